@@ -1,0 +1,2 @@
+//! carrack
+fn main() {}

@@ -1,0 +1,1 @@
+//! carrack-supervisor

@@ -1,0 +1,2 @@
+//! Repository checks and tools.
+fn main() {}
