@@ -1,0 +1,96 @@
+//! execve(2) with vectors that were made ahead of time, so that the child of a
+//! clone only passes pointers.
+
+use crate::{Errno, Result, last};
+use std::ffi::{CStr, CString};
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+/// A null-terminated vector of C strings, as `argv` and `envp` are.
+#[derive(Debug)]
+pub struct CVec {
+    strings: Vec<CString>,
+    pointers: Vec<*const libc::c_char>,
+}
+
+impl CVec {
+    /// Builds the vector.
+    pub fn new(strings: Vec<CString>) -> Self {
+        let pointers = strings
+            .iter()
+            .map(|s| s.as_ptr())
+            .chain(std::iter::once(std::ptr::null()))
+            .collect();
+        Self { strings, pointers }
+    }
+
+    /// The strings.
+    pub fn strings(&self) -> &[CString] {
+        &self.strings
+    }
+}
+
+/// Replaces the process by `program`. Returns only on failure.
+pub fn execve(program: &CStr, argv: &CVec, envp: &CVec) -> Errno {
+    // SAFETY: CVec owns its strings and ends its pointer vector with null (see `CVec::new`); a
+    // CString's bytes do not move when the CString does.
+    unsafe {
+        libc::execve(
+            program.as_ptr(),
+            argv.pointers.as_ptr(),
+            envp.pointers.as_ptr(),
+        )
+    };
+    last()
+}
+
+/// Replaces the process by the program that `fd` refers to. Returns only on failure.
+pub fn execveat(fd: BorrowedFd<'_>, argv: &CVec, envp: &CVec) -> Errno {
+    // SAFETY: as in `execve`; the empty path with AT_EMPTY_PATH names the descriptor itself.
+    unsafe {
+        libc::syscall(
+            libc::SYS_execveat,
+            fd.as_raw_fd(),
+            c"".as_ptr(),
+            argv.pointers.as_ptr(),
+            envp.pointers.as_ptr(),
+            libc::AT_EMPTY_PATH,
+        )
+    };
+    last()
+}
+
+/// Marks every descriptor from `first` on as close-on-exec.
+///
+/// # Errors
+/// None in practice.
+pub fn cloexec_from(first: u32) -> Result<()> {
+    const CLOSE_RANGE_CLOEXEC: libc::c_uint = 4;
+    // SAFETY: the flag only sets close-on-exec; no descriptor that Rust owns is closed.
+    crate::check(unsafe {
+        libc::syscall(
+            libc::SYS_close_range,
+            first,
+            libc::c_uint::MAX,
+            CLOSE_RANGE_CLOEXEC,
+        )
+    })
+    .map(drop)
+}
+
+/// Makes `fd` also descriptor number `target`, without close-on-exec.
+///
+/// The target's old file is closed: the caller must be about to exec, so that
+/// no Rust value still refers to the old file.
+///
+/// # Errors
+/// `EBADF` in practice never.
+pub fn dup_onto(fd: BorrowedFd<'_>, target: i32) -> Result<()> {
+    if fd.as_raw_fd() == target {
+        // dup2 onto itself would leave close-on-exec set.
+        // SAFETY: a borrowed descriptor and integers.
+        return crate::check(unsafe { libc::fcntl(target, libc::F_SETFD, 0) }.into()).map(drop);
+    }
+    // SAFETY: the process is the child of a clone on its way to exec; the descriptors it replaces
+    // (standard streams and inherited numbers) have no owner that would be dropped later.
+    crate::check(unsafe { libc::dup2(fd.as_raw_fd(), target) }.into()).map(drop)
+}

@@ -1,0 +1,152 @@
+//! The parts of the mount API that `rustix` lacks: mount_setattr(2), mounting
+//! onto a descriptor, pivot_root in place. May run between clone and exec.
+
+use crate::{Result, check};
+use std::ffi::CStr;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+/// `MOUNT_ATTR_…` of `linux/mount.h`.
+pub mod attr {
+    /// Read-only.
+    pub const RDONLY: u64 = 0x1;
+    /// No set-user-ID.
+    pub const NOSUID: u64 = 0x2;
+    /// No devices.
+    pub const NODEV: u64 = 0x4;
+    /// No programs.
+    pub const NOEXEC: u64 = 0x8;
+    /// The two bits of the access time mode; zero is relatime.
+    pub const ATIME: u64 = 0x70;
+    /// Access times never change.
+    pub const NOATIME: u64 = 0x10;
+    /// Access times always change.
+    pub const STRICTATIME: u64 = 0x20;
+    /// Access times of directories never change.
+    pub const NODIRATIME: u64 = 0x80;
+    /// Ids are mapped by a user namespace.
+    pub const IDMAP: u64 = 0x10_0000;
+    /// Symbolic links are not followed.
+    pub const NOSYMFOLLOW: u64 = 0x20_0000;
+}
+
+/// `struct mount_attr` of `linux/mount.h`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct MountAttr {
+    /// Attributes to set, of [`attr`].
+    pub set: u64,
+    /// Attributes to clear.
+    pub clear: u64,
+    /// Propagation, one of `MS_SHARED`, `MS_SLAVE`, `MS_PRIVATE`, `MS_UNBINDABLE`, or 0.
+    pub propagation: u64,
+    /// User namespace descriptor for [`attr::IDMAP`].
+    pub userns_fd: u64,
+}
+
+/// Changes a mount (`fd` is its root), with all below it when `recursive`.
+///
+/// # Errors
+/// Those of mount_setattr(2).
+pub fn mount_setattr(fd: BorrowedFd<'_>, recursive: bool, attr: &MountAttr) -> Result<()> {
+    let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
+    // SAFETY: the empty path is a C string and `attr` has the kernel's layout and the size given.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            fd.as_raw_fd(),
+            c"".as_ptr(),
+            flags,
+            std::ptr::from_ref(attr),
+            size_of::<MountAttr>(),
+        )
+    })
+    .map(drop)
+}
+
+/// A detached copy of the mount at `path` (relative to `dir`), with the mounts
+/// below it when `recursive`. An empty path names `dir` itself.
+///
+/// # Errors
+/// Those of open_tree(2): `EPERM` without `CAP_SYS_ADMIN` over the mount namespace.
+pub fn clone_tree(dir: BorrowedFd<'_>, path: &CStr, recursive: bool) -> Result<OwnedFd> {
+    const OPEN_TREE_CLONE: libc::c_uint = 1;
+    let mut flags = OPEN_TREE_CLONE | libc::O_CLOEXEC as libc::c_uint;
+    if recursive {
+        flags |= libc::AT_RECURSIVE as libc::c_uint;
+    }
+    if path.is_empty() {
+        flags |= libc::AT_EMPTY_PATH as libc::c_uint;
+    }
+    // SAFETY: `path` is a C string that lives across the call.
+    let fd = check(unsafe {
+        libc::syscall(libc::SYS_open_tree, dir.as_raw_fd(), path.as_ptr(), flags)
+    })?;
+    // SAFETY: the kernel returned a new descriptor that nothing else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
+/// Attaches the detached mount `tree` on what `target` refers to.
+///
+/// # Errors
+/// Those of move_mount(2).
+pub fn attach(tree: BorrowedFd<'_>, target: BorrowedFd<'_>) -> Result<()> {
+    const F_EMPTY_PATH: libc::c_uint = 0x4;
+    const T_EMPTY_PATH: libc::c_uint = 0x40;
+    // SAFETY: two borrowed descriptors and empty C strings.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_move_mount,
+            tree.as_raw_fd(),
+            c"".as_ptr(),
+            target.as_raw_fd(),
+            c"".as_ptr(),
+            F_EMPTY_PATH | T_EMPTY_PATH,
+        )
+    })
+    .map(drop)
+}
+
+/// mount(2).
+///
+/// # Errors
+/// Those of mount(2).
+pub fn mount(
+    source: &CStr,
+    target: &CStr,
+    kind: &CStr,
+    flags: u64,
+    data: Option<&CStr>,
+) -> Result<()> {
+    // SAFETY: every pointer is a C string that lives across the call, or null for no data.
+    check(
+        unsafe {
+            libc::mount(
+                source.as_ptr(),
+                target.as_ptr(),
+                kind.as_ptr(),
+                flags,
+                data.map_or(std::ptr::null(), CStr::as_ptr).cast(),
+            )
+        }
+        .into(),
+    )
+    .map(drop)
+}
+
+/// Makes the working directory (a mount) the root, and stacks the old root on it.
+///
+/// # Errors
+/// Those of pivot_root(2).
+pub fn pivot_root_here() -> Result<()> {
+    // SAFETY: two C strings.
+    check(unsafe { libc::syscall(libc::SYS_pivot_root, c".".as_ptr(), c".".as_ptr()) }).map(drop)
+}
+
+/// Detaches the topmost mount at the path, with all below it.
+///
+/// # Errors
+/// Those of umount2(2).
+pub fn detach(path: &CStr) -> Result<()> {
+    // SAFETY: a C string and an integer.
+    check(unsafe { libc::umount2(path.as_ptr(), libc::MNT_DETACH) }.into()).map(drop)
+}
