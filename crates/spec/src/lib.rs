@@ -14,7 +14,14 @@
 //! assert_eq!(spec.root.unwrap().path, "rootfs");
 //! ```
 
+mod digest;
 mod id;
+pub mod image;
+mod reference;
 pub mod runtime;
 
+pub use digest::{Algorithm, Digest, DigestError};
 pub use id::{ContainerId, ContainerIdError, ID_BYTES_MAX};
+pub use reference::{
+    DEFAULT_HOST, DEFAULT_TAG, NAME_BYTES_MAX, Reference, ReferenceError, TAG_BYTES_MAX,
+};

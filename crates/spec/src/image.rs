@@ -1,0 +1,257 @@
+//! The OCI Image Specification 1.1 and docker's archive index, as data.
+//!
+//! Only what a client reads or writes is typed; unknown properties are ignored,
+//! as the specification demands. Docker's schema 2 documents have the same shape
+//! under other media types, so the same types read both. Own types instead of
+//! the `oci-spec` crate: five small documents do not pay for its tree of macro
+//! crates (see `docs/dependencies.md`).
+
+use crate::Digest;
+use crate::runtime::{ParseError, null_default, parse_json};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// Largest index, manifest or image configuration that is read, in bytes.
+pub const DOCUMENT_BYTES_MAX: usize = 8 << 20;
+/// Most layers an image may have; overlayfs mounts at most 500.
+pub const LAYERS_MAX: usize = 500;
+
+/// Media types by their registered names.
+pub mod media_type {
+    /// OCI image index.
+    pub const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+    /// OCI image manifest.
+    pub const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+    /// OCI image configuration.
+    pub const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+    /// OCI layer, not compressed.
+    pub const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
+    /// OCI layer, gzip.
+    pub const LAYER_GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
+    /// OCI layer, zstd.
+    pub const LAYER_ZSTD: &str = "application/vnd.oci.image.layer.v1.tar+zstd";
+    /// Docker manifest list.
+    pub const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
+    /// Docker image manifest.
+    pub const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
+}
+
+/// Annotation with the tag (or the whole name) of a manifest in an image layout.
+pub const ANNOTATION_REF_NAME: &str = "org.opencontainers.image.ref.name";
+/// Annotation that containerd writes with the whole name of a manifest.
+pub const ANNOTATION_IMAGE_NAME: &str = "io.containerd.image.name";
+
+/// Points to a blob.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Descriptor {
+    /// What the blob is.
+    #[serde(default)]
+    pub media_type: String,
+    /// Digest of its bytes.
+    pub digest: Digest,
+    /// Its size in bytes.
+    pub size: u64,
+    /// Which machine a manifest is for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub platform: Option<Platform>,
+    /// Free-form metadata.
+    #[serde(
+        default,
+        skip_serializing_if = "BTreeMap::is_empty",
+        deserialize_with = "null_default"
+    )]
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// The machine that an image is made for.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Platform {
+    /// `GOARCH`, for example `amd64`.
+    pub architecture: String,
+    /// `GOOS`, for example `linux`.
+    pub os: String,
+    /// For example `v7`.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub variant: String,
+}
+
+impl Platform {
+    /// The platform of this build.
+    pub fn native() -> Self {
+        let architecture = match std::env::consts::ARCH {
+            "x86_64" => "amd64",
+            "x86" => "386",
+            "aarch64" => "arm64",
+            "loongarch64" => "loong64",
+            "powerpc64" if cfg!(target_endian = "little") => "ppc64le",
+            other => other,
+        };
+        Self {
+            architecture: architecture.to_owned(),
+            os: "linux".to_owned(),
+            variant: String::new(),
+        }
+    }
+
+    /// Same operating system and architecture.
+    pub fn runs_on(&self, host: &Platform) -> bool {
+        self.os == host.os && self.architecture == host.architecture
+    }
+}
+
+/// `oci-layout`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ImageLayout {
+    /// The layout's version, `1.0.0`.
+    pub image_layout_version: String,
+}
+
+/// An image index, also a docker manifest list.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Index {
+    /// Always 2.
+    pub schema_version: u32,
+    /// What the document is.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub media_type: String,
+    /// The manifests.
+    #[serde(default, deserialize_with = "null_default")]
+    pub manifests: Vec<Descriptor>,
+}
+
+/// An image manifest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Manifest {
+    /// Always 2.
+    pub schema_version: u32,
+    /// What the document is.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub media_type: String,
+    /// The image configuration.
+    pub config: Descriptor,
+    /// The layers, lowest first.
+    #[serde(default, deserialize_with = "null_default")]
+    pub layers: Vec<Descriptor>,
+}
+
+/// An image configuration.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ImageConfig {
+    /// When the image was made, RFC 3339.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub created: Option<String>,
+    /// `GOARCH`.
+    pub architecture: String,
+    /// `GOOS`.
+    pub os: String,
+    /// Defaults for a container of the image.
+    #[serde(deserialize_with = "null_default")]
+    pub config: ContainerConfig,
+    /// The layers by the digests of their uncompressed forms.
+    pub rootfs: RootFs,
+}
+
+/// Defaults for a container.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct ContainerConfig {
+    /// `USER[:GROUP]`, names or numbers.
+    #[serde(deserialize_with = "null_default")]
+    pub user: String,
+    /// `NAME=value`.
+    #[serde(deserialize_with = "null_default")]
+    pub env: Vec<String>,
+    /// First part of the command line.
+    #[serde(deserialize_with = "null_default")]
+    pub entrypoint: Vec<String>,
+    /// Second part of the command line, replaced by what the user types.
+    #[serde(deserialize_with = "null_default")]
+    pub cmd: Vec<String>,
+    /// Working directory.
+    #[serde(deserialize_with = "null_default")]
+    pub working_dir: String,
+    /// Free-form metadata.
+    #[serde(deserialize_with = "null_default")]
+    pub labels: BTreeMap<String, String>,
+    /// Paths that hold data of their own.
+    #[serde(deserialize_with = "null_default")]
+    pub volumes: BTreeMap<String, serde_json::Value>,
+    /// Ports the image serves, `80/tcp`.
+    #[serde(deserialize_with = "null_default")]
+    pub exposed_ports: BTreeMap<String, serde_json::Value>,
+    /// Signal that asks the program to end.
+    #[serde(deserialize_with = "null_default")]
+    pub stop_signal: String,
+}
+
+/// The layers of an image configuration.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RootFs {
+    /// Always `layers`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Digests of the uncompressed layers, lowest first.
+    #[serde(deserialize_with = "null_default")]
+    pub diff_ids: Vec<Digest>,
+}
+
+/// One image in `manifest.json` of a docker archive.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct ArchiveImage {
+    /// Path of the image configuration in the archive.
+    pub config: String,
+    /// `NAME:TAG`.
+    #[serde(deserialize_with = "null_default")]
+    pub repo_tags: Vec<String>,
+    /// Paths of the layers in the archive, lowest first.
+    #[serde(deserialize_with = "null_default")]
+    pub layers: Vec<String>,
+}
+
+/// Parses one of this module's documents.
+///
+/// # Errors
+/// [`ParseError`] names the property that is wrong.
+pub fn parse<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, ParseError> {
+    parse_json(bytes, DOCUMENT_BYTES_MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_a_configuration_with_the_nulls_that_docker_writes() {
+        let text = br#"{"architecture":"amd64","os":"linux","config":{"User":"","Env":null,
+            "Cmd":["sh"],"Entrypoint":null,"WorkingDir":"","Labels":null,"Volumes":{"/data":{}}},
+            "rootfs":{"type":"layers","diff_ids":null},"history":[{}]}"#;
+        let config: ImageConfig = parse(text).unwrap();
+        assert_eq!(config.config.cmd, ["sh"]);
+        assert!(config.config.entrypoint.is_empty());
+        assert!(config.config.volumes.contains_key("/data"));
+    }
+
+    #[test]
+    fn a_bad_digest_is_named_by_its_path() {
+        let text =
+            br#"{"schemaVersion":2,"manifests":[{"mediaType":"x","digest":"sha256:zz","size":1}]}"#;
+        let error = parse::<Index>(text).unwrap_err();
+        assert!(error.to_string().contains("manifests[0].digest"), "{error}");
+    }
+
+    #[test]
+    fn truncated_documents_are_errors() {
+        let text = br#"{"schemaVersion":2,"config":{"digest":"sha256:"#;
+        for end in 0..text.len() {
+            assert!(parse::<Manifest>(&text[..end]).is_err());
+        }
+    }
+}
