@@ -1,2 +1,46 @@
-//! Repository checks and tools.
-fn main() {}
+//! Repository checks and tools: `cargo xtask COMMAND`.
+//!
+//! Contract: every command runs from any directory of the checkout, prints what
+//! it does, and exits non-zero when something is wrong. Nothing here is linked
+//! into the programs that are shipped.
+
+mod debian;
+mod testrun;
+mod tidy;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+const USAGE: &str = "usage: cargo xtask COMMAND
+
+  tidy            the layout rules: dependency edges, unsafe, module heads, file size
+  test [ARGS..]   every test with counts and an audit for leaks; ARGS go to `cargo test`
+";
+
+fn main() -> ExitCode {
+    let mut args = std::env::args().skip(1);
+    let command = args.next().unwrap_or_default();
+    let rest: Vec<String> = args.collect();
+    let outcome = match command.as_str() {
+        "tidy" => tidy::run(&root()),
+        "test" => testrun::run(&root(), &rest),
+        _ => {
+            eprint!("{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    match outcome {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("xtask {command}: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The top of the checkout.
+fn root() -> PathBuf {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.parent().unwrap_or(here).to_path_buf()
+}
