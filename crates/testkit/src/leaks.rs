@@ -1,0 +1,90 @@
+//! What one container left on the machine, found by its id and its bundle.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use crate::temp::mount_points;
+
+/// Time the kernel may take to finish an exit or to let go of a cgroup.
+const SETTLE: Duration = Duration::from_secs(3);
+
+/// Mounts below `dir`, and cgroups and processes of cgroups named after `id`, once the machine
+/// had time to settle. Empty is what a test wants.
+pub fn of(id: &str, dir: &Path) -> Vec<String> {
+    let until = Instant::now() + SETTLE;
+    loop {
+        let found = now(id, dir);
+        if found.is_empty() || Instant::now() > until {
+            return found;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// The same without waiting.
+pub fn now(id: &str, dir: &Path) -> Vec<String> {
+    let mounts = mount_points()
+        .into_iter()
+        .filter(|point| Path::new(point).starts_with(dir));
+    let mut found: Vec<String> = mounts.map(|point| format!("mount {point}")).collect();
+    found.extend(
+        cgroups(id)
+            .iter()
+            .map(|path| format!("cgroup {}", path.display())),
+    );
+    found.extend(processes(id).iter().map(|pid| format!("process {pid}")));
+    found
+}
+
+/// Directories of all cgroup hierarchies whose own name holds `id`.
+pub fn cgroups(id: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    walk(Path::new("/sys/fs/cgroup"), id, &mut found);
+    found
+}
+
+fn walk(dir: &Path, id: &str, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            if names(&entry.file_name().to_string_lossy(), id) {
+                found.push(entry.path());
+            }
+            walk(&entry.path(), id, found);
+        }
+    }
+}
+
+/// Whether `name` is about `id` and not about a longer id that begins with it.
+fn names(name: &str, id: &str) -> bool {
+    name.match_indices(id).any(|(at, _)| {
+        let after = name
+            .get(at + id.len()..)
+            .and_then(|rest| rest.chars().next());
+        !after.is_some_and(|c| c.is_ascii_digit())
+    })
+}
+
+/// Host pids of live processes in a cgroup named after `id`.
+pub fn processes(id: &str) -> Vec<i32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries
+        .filter_map(|entry| entry.file_name().to_string_lossy().parse::<i32>().ok())
+        .filter(|pid| {
+            let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+            names(&groups, id)
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::names;
+
+    #[test]
+    fn an_id_is_not_mistaken_for_a_longer_one() {
+        assert!(names("ckt-7-1", "ckt-7-1"));
+        assert!(names("carrack-ckt-7-1.scope", "ckt-7-1"));
+        assert!(!names("ckt-7-12", "ckt-7-1"));
+    }
+}
