@@ -1,0 +1,25 @@
+//! Puts the commit that is built into `CARRACK_COMMIT`; nothing when the
+//! sources are not a git checkout and the environment does not name one.
+
+use std::process::Command;
+
+fn main() {
+    println!("cargo::rerun-if-env-changed=CARRACK_COMMIT");
+    let given = std::env::var("CARRACK_COMMIT").ok();
+    if let Some(commit) = given.or_else(|| git(&["rev-parse", "HEAD"])) {
+        println!("cargo::rustc-env=CARRACK_COMMIT={commit}");
+    }
+    // The log of HEAD changes with every commit and checkout, HEAD itself only with the branch.
+    for file in ["logs/HEAD", "HEAD"] {
+        if let Some(path) = git(&["rev-parse", "--git-path", file]) {
+            println!("cargo::rerun-if-changed={path}");
+        }
+    }
+}
+
+fn git(args: &[&str]) -> Option<String> {
+    let output = Command::new("git").args(args).output().ok()?;
+    let text = String::from_utf8(output.stdout).ok()?;
+    let text = text.trim();
+    (output.status.success() && !text.is_empty()).then(|| text.to_owned())
+}

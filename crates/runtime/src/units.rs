@@ -1,0 +1,185 @@
+//! Numbers as people write them: sizes in bytes, durations, signals. Pure.
+
+/// A size in bytes: `4096`, `512m`, `1.5GiB`, `64 KB`. Every unit is a power of
+/// 1024, whatever its spelling.
+pub fn bytes(text: &str) -> Option<i64> {
+    let end = text
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(text.len());
+    let (number, unit) = text.split_at_checked(end)?;
+    let unit = unit.strip_prefix(' ').unwrap_or(unit).to_ascii_lowercase();
+    let letter = unit.strip_suffix('b').unwrap_or(&unit);
+    let letter = match letter.strip_suffix('i') {
+        Some("") => return None,
+        Some(letter) => letter,
+        None => letter,
+    };
+    let shift = match letter {
+        "" => 0,
+        "k" => 10,
+        "m" => 20,
+        "g" => 30,
+        "t" => 40,
+        "p" => 50,
+        _ => return None,
+    };
+    if let Ok(whole) = number.parse::<i64>() {
+        return whole.checked_mul(1 << shift);
+    }
+    if number.starts_with('.') || number.ends_with('.') {
+        return None;
+    }
+    let size = number.parse::<f64>().ok()? * (1_i64 << shift) as f64;
+    (size.is_finite() && size < i64::MAX as f64).then_some(size as i64)
+}
+
+/// A duration in nanoseconds as Go writes it: `5s`, `1m30s`, `1.5h`, `250ms`, `0`.
+pub fn duration_ns(text: &str) -> Option<i64> {
+    let (sign, mut rest) = match text.strip_prefix('-') {
+        Some(rest) => (-1.0, rest),
+        None => (1.0, text.strip_prefix('+').unwrap_or(text)),
+    };
+    if rest == "0" {
+        return Some(0);
+    }
+    let mut total = 0.0;
+    if rest.is_empty() {
+        return None;
+    }
+    while !rest.is_empty() {
+        let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+        let (number, tail) = rest.split_at_checked(end)?;
+        let end = tail
+            .find(|c: char| c.is_ascii_digit() || c == '.')
+            .unwrap_or(tail.len());
+        let (unit, tail) = tail.split_at_checked(end)?;
+        let scale = match unit {
+            "ns" => 1.0,
+            "us" | "µs" | "μs" => 1e3,
+            "ms" => 1e6,
+            "s" => 1e9,
+            "m" => 60e9,
+            "h" => 3600e9,
+            _ => return None,
+        };
+        total += number.parse::<f64>().ok()? * scale;
+        rest = tail;
+    }
+    (total < i64::MAX as f64).then_some((sign * total) as i64)
+}
+
+/// Names of the signals 1 to 31 of Linux (not of MIPS, Alpha or SPARC).
+const SIGNALS: [&str; 31] = [
+    "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2",
+    "PIPE", "ALRM", "TERM", "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG",
+    "XCPU", "XFSZ", "VTALRM", "PROF", "WINCH", "IO", "PWR", "SYS",
+];
+/// The first and the last real-time signal as C libraries count them.
+const REALTIME: (i32, i32) = (34, 64);
+
+/// A signal by number or name: `9`, `KILL`, `sigkill`, `RTMIN+3`.
+pub fn signal(text: &str) -> Option<i32> {
+    if let Ok(number) = text.parse::<i32>() {
+        return (0..=REALTIME.1).contains(&number).then_some(number);
+    }
+    let upper = text.to_ascii_uppercase();
+    let name = upper.strip_prefix("SIG").unwrap_or(&upper);
+    let name = match name {
+        "IOT" => "ABRT",
+        "CLD" => "CHLD",
+        "POLL" => "IO",
+        name => name,
+    };
+    if let Some(index) = SIGNALS.iter().position(|known| *known == name) {
+        return i32::try_from(index + 1).ok();
+    }
+    let (base, offset) = match (name.strip_prefix("RTMIN"), name.strip_prefix("RTMAX")) {
+        (Some(""), _) => (REALTIME.0, 0),
+        (_, Some("")) => (REALTIME.1, 0),
+        (Some(rest), _) => (REALTIME.0, rest.strip_prefix('+')?.parse().ok()?),
+        (_, Some(rest)) => (REALTIME.1, -rest.strip_prefix('-')?.parse::<i32>().ok()?),
+        _ => return None,
+    };
+    let number = base.checked_add(offset)?;
+    (REALTIME.0..=REALTIME.1)
+        .contains(&number)
+        .then_some(number)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes() {
+        for (text, size) in [
+            ("0", Some(0)),
+            ("4096", Some(4096)),
+            ("1k", Some(1024)),
+            ("1KB", Some(1024)),
+            ("1 KiB", Some(1024)),
+            ("512m", Some(512 << 20)),
+            ("1.5g", Some(3 << 29)),
+            ("2T", Some(2 << 40)),
+            ("10b", Some(10)),
+            ("9223372036854775807", Some(i64::MAX)),
+            ("9223372036854775808k", None),
+            ("9007199254740993p", None),
+            ("", None),
+            ("-1", None),
+            ("m", None),
+            ("1x", None),
+            ("1i", None),
+            ("1.", None),
+            ("1e3", None),
+            ("ü", None),
+        ] {
+            assert_eq!(bytes(text), size, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn durations() {
+        for (text, ns) in [
+            ("5s", Some(5_000_000_000)),
+            ("1m30s", Some(90_000_000_000)),
+            ("1.5h", Some(5_400_000_000_000)),
+            ("250ms", Some(250_000_000)),
+            ("3µs", Some(3_000)),
+            ("-1s", Some(-1_000_000_000)),
+            ("0", Some(0)),
+            ("5", None),
+            ("", None),
+            ("s", None),
+            ("1d", None),
+            ("1s2", None),
+        ] {
+            assert_eq!(duration_ns(text), ns, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn signals() {
+        for (text, number) in [
+            ("9", Some(9)),
+            ("0", Some(0)),
+            ("KILL", Some(9)),
+            ("SIGTERM", Some(15)),
+            ("sigusr1", Some(10)),
+            ("WINCH", Some(28)),
+            ("SYS", Some(31)),
+            ("POLL", Some(29)),
+            ("RTMIN", Some(34)),
+            ("SIGRTMIN+3", Some(37)),
+            ("RTMAX-1", Some(63)),
+            ("RTMAX+1", None),
+            ("RTMIN+99", None),
+            ("65", None),
+            ("-1", None),
+            ("", None),
+            ("FOO", None),
+        ] {
+            assert_eq!(signal(text), number, "{text:?}");
+        }
+    }
+}
