@@ -1,0 +1,112 @@
+//! Reading and writing the small files a cgroup is made of.
+//!
+//! One `open`, one `write` (or the reads up to the end), one `close`: nothing
+//! is stat-ed, nothing is read back. Paths given here are built from a mount
+//! point and checked components only (see `path`). On failure the error names
+//! file and value; nothing is retried except an interrupted call.
+
+use crate::error::{Error, Result};
+use rustix::fs::{CWD, Mode, OFlags};
+use rustix::io::Errno;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+/// The most that is read of one control file, in bytes; `memory.stat` and
+/// `cgroup.procs` of the largest groups seen stay far below.
+pub(crate) const FILE_BYTES_MAX: usize = 16 << 20;
+
+pub(crate) fn open(path: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {
+    rustix::io::retry_on_intr(|| {
+        rustix::fs::openat(CWD, path, flags | OFlags::CLOEXEC, Mode::empty())
+    })
+}
+
+pub(crate) fn open_write(path: &Path) -> Result<OwnedFd> {
+    open(path, OFlags::WRONLY).map_err(|e| Error::io("open", path, e))
+}
+
+pub(crate) fn write_fd(fd: impl AsFd, value: &[u8]) -> Result<(), Errno> {
+    rustix::io::retry_on_intr(|| rustix::io::write(&fd, value)).map(drop)
+}
+
+/// Opens, writes and closes; the bare errno for callers that explain it.
+pub(crate) fn try_write(path: &Path, value: &str) -> Result<(), Errno> {
+    write_fd(open(path, OFlags::WRONLY)?, value.as_bytes())
+}
+
+/// Opens, writes and closes.
+pub(crate) fn write(path: &Path, value: &str) -> Result<()> {
+    try_write(path, value).map_err(|e| write_error(path, value, e))
+}
+
+/// A refused write with what its errno means for this file.
+pub(crate) fn write_error(path: &Path, value: &str, errno: Errno) -> Error {
+    Error::Write {
+        path: path.to_owned(),
+        value: value.to_owned(),
+        hint: crate::hint::of_write(path, errno),
+        source: errno.into(),
+    }
+}
+
+/// The whole file as text; the bare errno for callers that explain it.
+pub(crate) fn try_read(path: &Path) -> Result<String, Errno> {
+    let fd = open(path, OFlags::RDONLY)?;
+    let mut text = Vec::with_capacity(4096);
+    loop {
+        if text.len() >= FILE_BYTES_MAX {
+            return Err(Errno::FBIG);
+        }
+        text.reserve(4096);
+        let n = rustix::io::retry_on_intr(|| {
+            rustix::io::read(&fd, rustix::buffer::spare_capacity(&mut text))
+        })?;
+        if n == 0 {
+            break;
+        }
+    }
+    String::from_utf8(text).map_err(|_| Errno::ILSEQ)
+}
+
+/// The whole file as text.
+pub(crate) fn read(path: &Path) -> Result<String> {
+    try_read(path).map_err(|e| Error::io("read", path, e))
+}
+
+/// The file as text, or `None` when it (or its cgroup) is not there.
+pub(crate) fn read_optional(path: &Path) -> Result<Option<String>> {
+    match try_read(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(Errno::NOENT | Errno::NODEV | Errno::OPNOTSUPP) => Ok(None),
+        Err(e) => Err(Error::io("read", path, e)),
+    }
+}
+
+pub(crate) fn mkdir(path: &Path) -> Result<(), Errno> {
+    rustix::fs::mkdirat(CWD, path, Mode::from_raw_mode(0o755))
+}
+
+pub(crate) fn rmdir(path: &Path) -> Result<(), Errno> {
+    rustix::fs::unlinkat(CWD, path, rustix::fs::AtFlags::REMOVEDIR)
+}
+
+/// Names of the sub-directories (child cgroups) of a cgroup; empty when it is gone.
+pub(crate) fn children(dir: &Path) -> Result<Vec<std::ffi::OsString>> {
+    let entries = match std::fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) => return Err(Error::io("list", dir, e)),
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        let entry = match entry {
+            Ok(entry) => entry,
+            Err(e) if e.raw_os_error() == Some(crate::error::libc_errno::ENODEV) => break,
+            Err(e) => return Err(Error::io("list", dir, e)),
+        };
+        if entry.file_type().is_ok_and(|t| t.is_dir()) {
+            names.push(entry.file_name());
+        }
+    }
+    Ok(names)
+}
