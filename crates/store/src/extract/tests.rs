@@ -1,0 +1,310 @@
+//! Layers as hostile and odd as they come, unpacked for real (needs root: owners and devices).
+
+use super::*;
+use crate::tar::Writer;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::Path;
+
+fn entry(kind: Kind, path: &str) -> Entry {
+    Entry {
+        mtime: (1_000_000, 0),
+        ..Entry::new(kind, path)
+    }
+}
+
+fn file(path: &str, data: &str) -> (Entry, Vec<u8>) {
+    let mut e = entry(Kind::Regular, path);
+    e.size = data.len() as u64;
+    (e, data.into())
+}
+
+fn link(kind: Kind, path: &str, to: &str) -> (Entry, Vec<u8>) {
+    let mut e = entry(kind, path);
+    e.link = to.into();
+    (e, Vec::new())
+}
+
+fn dir(path: &str) -> (Entry, Vec<u8>) {
+    (entry(Kind::Directory, path), Vec::new())
+}
+
+fn pack(entries: &[(Entry, Vec<u8>)]) -> Vec<u8> {
+    let mut writer = Writer::new(Vec::new());
+    for (entry, data) in entries {
+        writer.append(entry, &mut data.as_slice()).unwrap();
+    }
+    writer.finish().unwrap()
+}
+
+/// Unpacks into `TEMP/layer`; the test may look at what is beside it.
+fn unpack(entries: &[(Entry, Vec<u8>)]) -> (tempfile::TempDir, Result<Extracted, ExtractError>) {
+    let temp = tempfile::tempdir().unwrap();
+    std::fs::write(temp.path().join("outside"), "untouched").unwrap();
+    std::fs::create_dir(temp.path().join("layer")).unwrap();
+    let root = std::fs::File::open(temp.path().join("layer"))
+        .unwrap()
+        .into();
+    let bytes = pack(entries);
+    let outcome = extract(bytes.as_slice(), root).map(|(_, done)| done);
+    assert_eq!(
+        std::fs::read_to_string(temp.path().join("outside")).unwrap(),
+        "untouched"
+    );
+    assert_eq!(
+        std::fs::read_dir(temp.path()).unwrap().count(),
+        2,
+        "nothing beside the layer"
+    );
+    (temp, outcome)
+}
+
+fn is_whiteout_at(path: &Path) -> bool {
+    let m = path.symlink_metadata().unwrap();
+    m.file_type().is_char_device() && m.rdev() == 0
+}
+
+fn is_opaque(path: &Path) -> bool {
+    let mut value = [0; 8];
+    rustix::fs::getxattr(path, OPAQUE, &mut value).is_ok_and(|n| &value[..n] == b"y")
+}
+
+fn root_only() -> bool {
+    let root = rustix::process::geteuid().is_root();
+    if !root {
+        println!("skipped: unpacking layers needs root");
+    }
+    !root
+}
+
+#[test]
+fn modes_owners_times_links_and_devices_arrive() {
+    if root_only() {
+        return;
+    }
+    let mut setuid = file("bin/su", "program");
+    (setuid.0.mode, setuid.0.uid, setuid.0.gid, setuid.0.mtime) = (0o4755, 7, 8, (12_345, 678));
+    setuid.0.xattrs = vec![
+        (b"user.note".to_vec(), b"x\0y".to_vec()),
+        (b"trusted.overlay.redirect".to_vec(), b"/etc".to_vec()),
+    ];
+    let mut null = entry(Kind::CharDevice, "null");
+    null.device = (1, 3);
+    let mut top = entry(Kind::Directory, "./");
+    top.mode = 0o711;
+    let (temp, outcome) = unpack(&[
+        (top, Vec::new()),
+        dir("bin/"),
+        setuid,
+        link(Kind::HardLink, "bin/again", "bin/su"),
+        link(Kind::Symlink, "sh", "/bin/su"),
+        (null, Vec::new()),
+        (entry(Kind::Fifo, "pipe"), Vec::new()),
+        file("deep/er/than/dirs", ""),
+    ]);
+    assert_eq!(
+        outcome.unwrap(),
+        Extracted {
+            entries: 8,
+            bytes: 7
+        }
+    );
+    let at = temp.path().join("layer");
+    let su = at.join("bin/su").symlink_metadata().unwrap();
+    assert_eq!(
+        (
+            su.mode() & 0o7777,
+            su.uid(),
+            su.gid(),
+            su.mtime(),
+            su.mtime_nsec()
+        ),
+        (0o4755, 7, 8, 12_345, 678)
+    );
+    assert_eq!(su.nlink(), 2);
+    let mut note = [0; 8];
+    assert_eq!(
+        rustix::fs::getxattr(at.join("bin/su"), "user.note", &mut note).unwrap(),
+        3
+    );
+    assert!(
+        rustix::fs::getxattr(at.join("bin/su"), "trusted.overlay.redirect", &mut note).is_err()
+    );
+    assert_eq!(
+        std::fs::read_link(at.join("sh")).unwrap(),
+        Path::new("/bin/su")
+    );
+    assert_eq!(
+        at.join("null").metadata().unwrap().rdev(),
+        rustix::fs::makedev(1, 3)
+    );
+    assert!(at.join("pipe").metadata().unwrap().file_type().is_fifo());
+    assert_eq!(
+        at.join("bin").metadata().unwrap().mtime(),
+        1_000_000,
+        "set after it was filled"
+    );
+    assert_eq!(at.metadata().unwrap().mode() & 0o7777, 0o711);
+    assert_eq!(
+        at.join("deep/er").metadata().unwrap().mode() & 0o7777,
+        0o755
+    );
+}
+
+#[test]
+fn names_that_climb_out_are_refused() {
+    if root_only() {
+        return;
+    }
+    let refused = [
+        file("../outside", "bad"),
+        file("a/../../outside", "bad"),
+        dir(".."),
+        link(Kind::HardLink, "x", "../outside"),
+        link(Kind::HardLink, "x", "/"),
+    ];
+    for bad in refused {
+        let name = bad.0.path.clone();
+        let (_temp, outcome) = unpack(&[bad]);
+        assert!(
+            matches!(outcome, Err(ExtractError::Escapes(_))),
+            "{name:?}: {outcome:?}"
+        );
+    }
+}
+
+#[test]
+fn absolute_names_and_links_lead_inside_the_layer() {
+    if root_only() {
+        return;
+    }
+    let (temp, outcome) = unpack(&[
+        file("/etc/abs", "1"),
+        link(Kind::Symlink, "up", "../../../.."),
+        file("up/via-up", "2"),
+        link(Kind::Symlink, "root", "/"),
+        file("root/via-root", "3"),
+        link(Kind::Symlink, "etc2", "/etc"),
+        file("etc2/passwd", "4"),
+        link(Kind::HardLink, "hard", "up/up/etc/passwd"),
+    ]);
+    outcome.unwrap();
+    let at = temp.path().join("layer");
+    for (path, text) in [
+        ("etc/abs", "1"),
+        ("via-up", "2"),
+        ("via-root", "3"),
+        ("etc/passwd", "4"),
+        ("hard", "4"),
+    ] {
+        assert_eq!(
+            std::fs::read_to_string(at.join(path)).unwrap(),
+            text,
+            "{path}"
+        );
+    }
+}
+
+#[test]
+fn writing_through_a_link_at_the_end_of_a_name_replaces_the_link() {
+    if root_only() {
+        return;
+    }
+    let (temp, outcome) = unpack(&[
+        link(Kind::Symlink, "f", "../outside"),
+        file("f", "mine"),
+        link(Kind::Symlink, "h", "../outside"),
+        link(Kind::HardLink, "h2", "h"),
+        file("h2", "also mine"),
+        link(Kind::Symlink, "d", ".."),
+        dir("d"),
+        file("d/inside", "3"),
+    ]);
+    outcome.unwrap();
+    let at = temp.path().join("layer");
+    assert_eq!(std::fs::read_to_string(at.join("f")).unwrap(), "mine");
+    assert_eq!(std::fs::read_to_string(at.join("h2")).unwrap(), "also mine");
+    assert_eq!(std::fs::read_to_string(at.join("d/inside")).unwrap(), "3");
+}
+
+#[test]
+fn a_link_that_leads_nowhere_is_no_parent() {
+    if root_only() {
+        return;
+    }
+    let (_temp, outcome) = unpack(&[link(Kind::Symlink, "gone", "nowhere"), file("gone/x", "1")]);
+    assert!(
+        matches!(outcome, Err(ExtractError::Entry { .. })),
+        "{outcome:?}"
+    );
+    let (_temp, outcome) = unpack(&[
+        link(Kind::Symlink, "a", "b"),
+        link(Kind::Symlink, "b", "a"),
+        file("a/x", "1"),
+    ]);
+    assert!(
+        matches!(outcome, Err(ExtractError::Entry { .. })),
+        "{outcome:?}"
+    );
+}
+
+#[test]
+fn whiteouts_become_overlay_marks() {
+    if root_only() {
+        return;
+    }
+    let (temp, outcome) = unpack(&[
+        file("a/.wh.gone", ""),
+        file("b/.wh..wh..opq", ""),
+        file("b/kept", "new"),
+        dir("c"),
+        file("c/new", "new"),
+        file(".wh.c", ""),
+        file(".wh.e", ""),
+        dir("e"),
+        file(".wh.f", ""),
+        file("f/implied", ""),
+        file("g", "new"),
+        file(".wh.g", ""),
+        file(".wh..wh.plnk", ""),
+    ]);
+    outcome.unwrap();
+    let at = temp.path().join("layer");
+    assert!(is_whiteout_at(&at.join("a/gone")));
+    assert!(is_opaque(&at.join("b")) && at.join("b/kept").is_file());
+    assert!(
+        is_opaque(&at.join("c")) && at.join("c/new").is_file(),
+        "hides what is below, keeps the new"
+    );
+    assert!(is_opaque(&at.join("e")), "a directory over a whiteout");
+    assert!(
+        is_opaque(&at.join("f")),
+        "an implied directory over a whiteout"
+    );
+    assert_eq!(std::fs::read_to_string(at.join("g")).unwrap(), "new");
+    assert_eq!(std::fs::read_dir(&at).unwrap().count(), 6);
+    for bad in [".wh.", ".wh..", ".wh..."] {
+        let (_temp, outcome) = unpack(&[file(bad, "")]);
+        assert!(matches!(outcome, Err(ExtractError::Whiteout(_))), "{bad}");
+    }
+}
+
+#[test]
+fn later_entries_replace_earlier_ones() {
+    if root_only() {
+        return;
+    }
+    let (temp, outcome) = unpack(&[
+        dir("x"),
+        file("x/inner", "1"),
+        file("x", "now a file"),
+        file("y", "1"),
+        dir("y"),
+        file("y/z", "2"),
+        dir("y"),
+        link(Kind::HardLink, "y/z", "y/z"),
+    ]);
+    outcome.unwrap();
+    let at = temp.path().join("layer");
+    assert_eq!(std::fs::read_to_string(at.join("x")).unwrap(), "now a file");
+    assert_eq!(std::fs::read_to_string(at.join("y/z")).unwrap(), "2");
+}

@@ -1,0 +1,399 @@
+//! Loads the images of an archive: an OCI image layout or a docker archive.
+//!
+//! An archive that has `manifest.json` is read as a docker archive (newer docker writes both forms into
+//! one archive, and its tags stand there), otherwise through `index.json`. Layers that the store has are
+//! not read again; the others are unpacked several at a time. Nothing appears before everything of an
+//! image is verified and durable (see the crate's head for the order).
+
+use crate::archive::{Archive, ArchiveError};
+use crate::blobs::{BlobError, verify};
+use crate::digesting::digest_of;
+use crate::images::ImageRecord;
+use crate::layers::{LayerError, Prepared};
+use crate::store::{Shared, Store, StoreError};
+use carrack_spec::image::{
+    self, ArchiveImage, DOCUMENT_BYTES_MAX, Descriptor, ImageConfig, Index, Manifest, Platform,
+};
+use carrack_spec::runtime::ParseError;
+use carrack_spec::{Algorithm, Digest, Reference, ReferenceError};
+use serde::de::DeserializeOwned;
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::Mutex;
+
+/// Deepest nesting of indexes that is followed.
+const INDEX_DEPTH_MAX: u32 = 4;
+/// Most images that one archive may hold.
+const IMAGES_MAX: usize = 1000;
+/// Most layers unpacked at the same time.
+const UNPACK_THREADS_MAX: usize = 4;
+
+/// What to load.
+#[derive(Debug, Clone, Default)]
+pub struct LoadOptions {
+    /// A directory or tar file; standard input when absent.
+    pub path: Option<PathBuf>,
+    /// Name for the image, in place of those that the archive has; for an archive of one image.
+    pub name: Option<Reference>,
+}
+
+/// One image that was loaded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Loaded {
+    /// Its records, one a name.
+    pub records: Vec<ImageRecord>,
+    /// Layers that were unpacked.
+    pub unpacked: usize,
+    /// Layers that the store had already.
+    pub shared: usize,
+}
+
+/// An archive whose images cannot be loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The archive cannot be read.
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
+    /// Neither `manifest.json` nor `index.json` is there.
+    #[error("{0} is neither an OCI image layout (index.json) nor a docker archive (manifest.json)")]
+    NoImage(PathBuf),
+    /// A document of the archive is malformed.
+    #[error("bad document {name:?} in the archive")]
+    Document {
+        /// Its path in the archive.
+        name: String,
+        /// What is wrong with it.
+        #[source]
+        source: ParseError,
+    },
+    /// A name in the archive is no reference.
+    #[error("the archive names an image {name:?}")]
+    Name {
+        /// The name.
+        name: String,
+        /// Why it is no reference.
+        #[source]
+        source: ReferenceError,
+    },
+    /// A new name was given, but there are several images.
+    #[error("the archive has {0} images; a name can be given to a single one only")]
+    SeveralImages(usize),
+    /// No manifest fits this machine.
+    #[error("the image is made for {found}, this machine is {wanted}")]
+    Platform {
+        /// What the archive has.
+        found: String,
+        /// What was looked for.
+        wanted: String,
+    },
+    /// Configuration and manifest disagree on the layers, or there are too many.
+    #[error(
+        "the image has {layers} layers and {diff_ids} diff ids; both must be the same and at most {}",
+        image::LAYERS_MAX
+    )]
+    LayerCount {
+        /// In the manifest.
+        layers: usize,
+        /// In the configuration.
+        diff_ids: usize,
+    },
+    /// Too many images, or indexes nested too deeply.
+    #[error("the archive has too many images or indexes within indexes")]
+    TooMany,
+    /// A document does not have the digest it is named by.
+    #[error(transparent)]
+    Blob(#[from] BlobError),
+    /// A layer cannot be stored.
+    #[error(transparent)]
+    Layer(#[from] LayerError),
+    /// The store's directory cannot be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// An image of the archive, all documents read and verified.
+struct Plan {
+    names: Vec<Reference>,
+    config_bytes: Vec<u8>,
+    config: ImageConfig,
+    manifest_bytes: Option<Vec<u8>>,
+    /// Path in the archive and digest as it lies there, in the order of the configuration's diff ids.
+    layers: Vec<(String, Option<Digest>)>,
+}
+
+impl Store {
+    /// Loads every image of an archive; of an image for several machines, the one for this machine.
+    ///
+    /// # Errors
+    /// [`LoadError`]; images before the bad one stay loaded, nothing of the bad one appears.
+    pub fn load(&self, options: &LoadOptions) -> Result<Vec<Loaded>, LoadError> {
+        let held = self.share()?;
+        let archive = Archive::open(self, options.path.as_deref())?;
+        let mut plans = match (archive.has("manifest.json"), archive.has("index.json")) {
+            (true, _) => docker_plans(&archive)?,
+            (false, true) => layout_plans(&archive)?,
+            (false, false) => return Err(LoadError::NoImage(archive.path().to_owned())),
+        };
+        if let Some(name) = &options.name {
+            match plans.as_mut_slice() {
+                [plan] => plan.names = vec![name.clone()],
+                plans => return Err(LoadError::SeveralImages(plans.len())),
+            }
+        }
+        plans
+            .iter()
+            .map(|plan| self.carry_out(&held, &archive, plan))
+            .collect()
+    }
+
+    fn carry_out(
+        &self,
+        held: &Shared,
+        archive: &Archive,
+        plan: &Plan,
+    ) -> Result<Loaded, LoadError> {
+        let diff_ids = &plan.config.rootfs.diff_ids;
+        let id = digest_of(&plan.config_bytes);
+        self.put_blob(held, &id, &plan.config_bytes)?;
+        let manifest = plan.manifest_bytes.as_deref().map(digest_of);
+        if let (Some(digest), Some(bytes)) = (&manifest, &plan.manifest_bytes) {
+            self.put_blob(held, digest, bytes)?;
+        }
+        let prepared = self.unpack_missing(held, archive, plan)?;
+        let unpacked = prepared.len();
+        self.commit_layers(prepared)?;
+        let distinct: BTreeSet<_> = diff_ids.iter().collect();
+        let shared = distinct.len() - unpacked;
+        let size = distinct.iter().map(|id| self.layer_bytes(id)).sum();
+        let record =
+            |name| ImageRecord::new(name, id.clone(), manifest.clone(), diff_ids.clone(), size);
+        let records: Vec<ImageRecord> = match plan.names.as_slice() {
+            [] => vec![record(None)],
+            names => names.iter().map(|n| record(Some(n))).collect(),
+        };
+        for record in &records {
+            self.put_image(held, record)?;
+        }
+        Ok(Loaded {
+            records,
+            unpacked,
+            shared,
+        })
+    }
+
+    /// Unpacks the layers that are missing, several at a time; the first failure ends the rest.
+    fn unpack_missing(
+        &self,
+        held: &Shared,
+        archive: &Archive,
+        plan: &Plan,
+    ) -> Result<Vec<Prepared>, LoadError> {
+        let mut seen = BTreeSet::new();
+        let missing = plan.config.rootfs.diff_ids.iter().zip(&plan.layers);
+        let missing: Vec<_> = missing
+            .filter(|(id, _)| seen.insert(*id) && !self.has_layer(id))
+            .collect();
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let threads = threads.min(missing.len()).min(UNPACK_THREADS_MAX);
+        let queue = Mutex::new(missing.into_iter());
+        let next = || queue.lock().ok().and_then(|mut q| q.next());
+        let work = || -> Result<Vec<Prepared>, LoadError> {
+            let mut done = Vec::new();
+            while let Some((diff_id, (name, digest))) = next() {
+                let (stream, _) = archive.open_file(name)?;
+                match self.prepare_layer(held, diff_id, digest.as_ref(), stream) {
+                    Ok(layer) => done.push(layer),
+                    Err(error) => {
+                        while next().is_some() {}
+                        return Err(error.into());
+                    }
+                }
+            }
+            Ok(done)
+        };
+        std::thread::scope(|scope| {
+            let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+            let mut all = Vec::new();
+            for worker in workers {
+                match worker.join() {
+                    Ok(done) => all.extend(done?),
+                    Err(panic) => std::panic::resume_unwind(panic),
+                }
+            }
+            Ok(all)
+        })
+    }
+}
+
+fn docker_plans(archive: &Archive) -> Result<Vec<Plan>, LoadError> {
+    let images: Vec<ArchiveImage> = document(archive, "manifest.json")?.0;
+    if images.len() > IMAGES_MAX {
+        return Err(LoadError::TooMany);
+    }
+    let mut plans = Vec::new();
+    for image in images {
+        let (config, config_bytes): (ImageConfig, _) = document(archive, &image.config)?;
+        let names = image
+            .repo_tags
+            .iter()
+            .map(|t| name(t))
+            .collect::<Result<_, _>>()?;
+        let layers = image.layers.into_iter().map(|path| (path, None)).collect();
+        let plan = Plan {
+            names,
+            config_bytes,
+            config,
+            manifest_bytes: None,
+            layers,
+        };
+        plans.push(checked(plan)?);
+    }
+    Ok(plans)
+}
+
+fn layout_plans(archive: &Archive) -> Result<Vec<Plan>, LoadError> {
+    let index: Index = document(archive, "index.json")?.0;
+    if index.manifests.len() > IMAGES_MAX {
+        return Err(LoadError::TooMany);
+    }
+    // Without any name of its own, an entry for another machine beside one for this is a choice of platforms.
+    let host = Platform::native();
+    let fits = |d: &Descriptor| d.platform.as_ref().is_none_or(|p| p.runs_on(&host));
+    let any_fits = index.manifests.iter().any(fits);
+    let wanted = index.manifests.iter().filter(|d| !any_fits || fits(d));
+    wanted
+        .map(|d| layout_plan(archive, d, layout_names(archive, d)?, 0))
+        .collect()
+}
+
+fn layout_plan(
+    archive: &Archive,
+    descriptor: &Descriptor,
+    names: Vec<Reference>,
+    depth: u32,
+) -> Result<Plan, LoadError> {
+    if depth > INDEX_DEPTH_MAX {
+        return Err(LoadError::TooMany);
+    }
+    let path = blob_path(&descriptor.digest);
+    let bytes = archive.read(&path, DOCUMENT_BYTES_MAX as u64)?;
+    verify(&descriptor.digest, &bytes)?;
+    let bad = |source| LoadError::Document {
+        name: path.clone(),
+        source,
+    };
+    // A wrong or missing media type in the descriptor is common; the document's shape decides.
+    let index: Index = image::parse(&bytes).map_err(bad)?;
+    if !index.manifests.is_empty() {
+        let host = Platform::native();
+        let found = |d: &Descriptor| d.platform.clone().unwrap_or_default();
+        let chosen = index
+            .manifests
+            .iter()
+            .find(|d| d.platform.as_ref().is_none_or(|p| p.runs_on(&host)));
+        let Some(chosen) = chosen else {
+            let all: Vec<String> = index.manifests.iter().map(|d| shown(&found(d))).collect();
+            return Err(LoadError::Platform {
+                found: all.join(", "),
+                wanted: shown(&host),
+            });
+        };
+        return layout_plan(archive, chosen, names, depth + 1);
+    }
+    let manifest: Manifest = image::parse(&bytes).map_err(bad)?;
+    let config_path = blob_path(&manifest.config.digest);
+    let (config, config_bytes): (ImageConfig, _) = document(archive, &config_path)?;
+    verify(&manifest.config.digest, &config_bytes)?;
+    let layer = |d: &Descriptor| {
+        let digest = (d.digest.algorithm() == Algorithm::Sha256).then(|| d.digest.clone());
+        (blob_path(&d.digest), digest)
+    };
+    let layers = manifest.layers.iter().map(layer).collect();
+    checked(Plan {
+        names,
+        config_bytes,
+        config,
+        manifest_bytes: Some(bytes),
+        layers,
+    })
+}
+
+fn checked(plan: Plan) -> Result<Plan, LoadError> {
+    let (layers, diff_ids) = (plan.layers.len(), plan.config.rootfs.diff_ids.len());
+    if layers != diff_ids || layers > image::LAYERS_MAX {
+        return Err(LoadError::LayerCount { layers, diff_ids });
+    }
+    for diff_id in &plan.config.rootfs.diff_ids {
+        if diff_id.algorithm() != Algorithm::Sha256 {
+            return Err(BlobError::Algorithm(diff_id.clone()).into());
+        }
+    }
+    let host = Platform::native();
+    let made_for = Platform {
+        architecture: plan.config.architecture.clone(),
+        os: plan.config.os.clone(),
+        variant: String::new(),
+    };
+    match made_for.runs_on(&host) {
+        true => Ok(plan),
+        false => Err(LoadError::Platform {
+            found: shown(&made_for),
+            wanted: shown(&host),
+        }),
+    }
+}
+
+/// The names that a layout gives a manifest. A bare word is a tag without a name: the archive's own
+/// name is put before it, under `localhost/`.
+fn layout_names(archive: &Archive, descriptor: &Descriptor) -> Result<Vec<Reference>, LoadError> {
+    let annotation = |key| descriptor.annotations.get(key).map(String::as_str);
+    if let Some(full) = annotation(image::ANNOTATION_IMAGE_NAME) {
+        return Ok(vec![name(full)?]);
+    }
+    match annotation(image::ANNOTATION_REF_NAME) {
+        None | Some("") => Ok(Vec::new()),
+        Some(word) if word.contains(['/', ':', '@']) => Ok(vec![name(word)?]),
+        Some(tag) => {
+            let stem = archive
+                .path()
+                .file_name()
+                .and_then(|n| n.to_str())
+                .unwrap_or_default();
+            let stem = stem
+                .split('.')
+                .next()
+                .unwrap_or_default()
+                .to_ascii_lowercase();
+            let reference = format!("localhost/{stem}:{tag}").parse();
+            // A file name that cannot be an image name leaves the image without one.
+            Ok(reference.ok().into_iter().collect())
+        }
+    }
+}
+
+fn name(text: &str) -> Result<Reference, LoadError> {
+    text.parse().map_err(|source| LoadError::Name {
+        name: text.to_owned(),
+        source,
+    })
+}
+
+fn document<T: DeserializeOwned>(archive: &Archive, name: &str) -> Result<(T, Vec<u8>), LoadError> {
+    let bytes = archive.read(name, DOCUMENT_BYTES_MAX as u64)?;
+    let parsed = image::parse(&bytes).map_err(|source| LoadError::Document {
+        name: name.to_owned(),
+        source,
+    })?;
+    Ok((parsed, bytes))
+}
+
+fn blob_path(digest: &Digest) -> String {
+    format!("blobs/{}/{}", digest.algorithm().name(), digest.hex())
+}
+
+fn shown(platform: &Platform) -> String {
+    match (platform.os.as_str(), platform.architecture.as_str()) {
+        ("", "") => "an unknown machine".to_owned(),
+        (os, architecture) => format!("{os}/{architecture}"),
+    }
+}
