@@ -18,12 +18,9 @@ pub struct Seccomp {
         deserialize_with = "null_default"
     )]
     pub architectures: Vec<String>,
-    /// `SECCOMP_FILTER_FLAG_…`.
-    #[serde(
-        skip_serializing_if = "Vec::is_empty",
-        deserialize_with = "null_default"
-    )]
-    pub flags: Vec<String>,
+    /// `SECCOMP_FILTER_FLAG_…`. Absent is not empty: runtimes then choose.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub flags: Option<Vec<String>>,
     /// Unix socket that receives the notify descriptor.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub listener_path: String,
