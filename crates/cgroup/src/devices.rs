@@ -1,46 +1,116 @@
-//! Device access rules, on v1 as lines for the devices hierarchy.
+//! Device access: lines for the devices hierarchy on v1, an eBPF program on v2.
 //!
-//! The last rule that names a device decides. Without any rule for a device
-//! access is denied, so a list that does not start with a rule for all devices
-//! gets a denial in front.
+//! The last rule that names a device and an access decides; what no rule names
+//! is denied. On v1 the list is written from scratch (a denial of everything
+//! in front when the rules do not start with a rule for everything). On v2 our
+//! program, known by its name, is put in place of the one from before in one step
+//! (`BPF_F_REPLACE`, Linux 5.6), so an update opens no window; programs of others
+//! (systemd's) stay and must allow the access as well.
+//!
+//! A hybrid host uses v1 as long as that has the controller.
 
+use crate::device_program::compile;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::group::{Group, Node};
 use carrack_spec::runtime::DeviceRule;
+use carrack_sys::bpf;
+use rustix::fs::OFlags;
+use rustix::io::Errno;
+use std::os::fd::{AsFd, OwnedFd};
+
+/// The name our device programs are loaded under.
+pub const DEVICE_PROGRAM_NAME: &str = "carrack_devices";
+
+/// What every container may use, as runc and crun allow it: making any node, and
+/// null, zero, full, random, urandom, tty, console, ptmx and the pseudo-terminals.
+///
+/// A runtime appends them to the rules of the configuration.
+pub fn default_devices() -> Vec<DeviceRule> {
+    let rule = |kind: &str, major: i64, minor: i64, access: &str| DeviceRule {
+        allow: true,
+        kind: kind.to_owned(),
+        major: (major >= 0).then_some(major),
+        minor: (minor >= 0).then_some(minor),
+        access: access.to_owned(),
+    };
+    let mut rules = vec![rule("c", -1, -1, "m"), rule("b", -1, -1, "m")];
+    for (major, minor) in [
+        (1, 3),
+        (1, 5),
+        (1, 7),
+        (1, 8),
+        (1, 9),
+        (5, 0),
+        (5, 1),
+        (5, 2),
+        (136, -1),
+    ] {
+        rules.push(rule("c", major, minor, "rwm"));
+    }
+    rules
+}
 
 impl Group {
     /// Replaces the device rules of the group by these, in order.
     ///
-    /// Needs CAP_SYS_ADMIN (v1) or CAP_BPF and CAP_NET_ADMIN (v2). A rootless group skips it:
-    /// an unprivileged user namespace cannot make device nodes anyway.
+    /// Needs CAP_SYS_ADMIN (v1) or CAP_BPF and CAP_NET_ADMIN (v2). A rootless group skips it: an
+    /// unprivileged user namespace cannot make device nodes anyway.
     pub fn apply_devices(&self, rules: &[DeviceRule]) -> Result<()> {
-        if self.rootless || self.is_none() {
-            return Ok(());
-        }
         for rule in rules {
             check_rule(rule)?;
         }
-        match self.v1("devices") {
-            Some(node) => write_v1(node, rules),
-            None => Ok(()),
+        if let Some(scope) = &self.scope
+            && crate::systemd::apply_devices(self, scope, rules)?
+        {
+            return Ok(());
+        }
+        self.write_devices(rules)
+    }
+
+    /// The same past checks and systemd.
+    pub(crate) fn write_devices(&self, rules: &[DeviceRule]) -> Result<()> {
+        if self.rootless || self.is_none() {
+            return Ok(());
+        }
+        if let Some(node) = self.v1("devices") {
+            return write_v1(node, rules);
+        }
+        match self.v2() {
+            Some(node) => attach_v2(node, rules),
+            None => Err(Error::MissingController {
+                controller: "devices",
+                field: "linux.resources.devices".to_owned(),
+                reason: "no v1 hierarchy with it is mounted, and no v2 hierarchy that could do it by eBPF".to_owned(),
+            }),
         }
     }
 }
 
-fn check_rule(rule: &DeviceRule) -> Result<()> {
-    let bad = |value: &str, reason| {
+pub(crate) fn check_rule(rule: &DeviceRule) -> Result<()> {
+    let bad = |value: String, reason| {
         Err(Error::Invalid {
             field: "linux.resources.devices".to_owned(),
-            value: format!("{value:?}"),
+            value,
             reason,
         })
     };
     if !matches!(rule.kind.as_str(), "" | "a" | "b" | "c") {
-        return bad(&rule.kind, "the type is a, b or c");
+        return bad(format!("{:?}", rule.kind), "the type is a, b or c");
     }
     if !rule.access.chars().all(|c| "rwm".contains(c)) {
-        return bad(&rule.access, "the access holds r, w and m only");
+        return bad(
+            format!("{:?}", rule.access),
+            "the access holds r, w and m only",
+        );
+    }
+    for number in [rule.major, rule.minor].into_iter().flatten() {
+        if number < -1 || u32::try_from(number.max(0)).is_err() {
+            return bad(
+                number.to_string(),
+                "a device number is 0 to 4294967295, or -1 for all",
+            );
+        }
     }
     Ok(())
 }
@@ -97,24 +167,79 @@ fn v1_lines(rule: &DeviceRule) -> Vec<String> {
         .collect()
 }
 
+fn attach_v2(node: &Node, rules: &[DeviceRule]) -> Result<()> {
+    let failed = |op: &'static str| move |e: Errno| Error::io(op, &node.dir, e);
+    let cgroup =
+        files::open(&node.dir, OFlags::RDONLY | OFlags::DIRECTORY).map_err(failed("open"))?;
+    let program = bpf::load_device_filter(&compile(rules), DEVICE_PROGRAM_NAME)
+        .map_err(failed("load the device program of"))?;
+    let old = our_programs(&cgroup).map_err(failed("list the device programs of"))?;
+    let attach = |replace: Option<&OwnedFd>| {
+        bpf::attach_device_filter(cgroup.as_fd(), program.as_fd(), replace.map(AsFd::as_fd))
+    };
+    let mut rest = old.iter();
+    match attach(rest.next()) {
+        Ok(()) => {}
+        // Before Linux 5.6 nothing can be replaced: both are in force for a moment, which only denies more.
+        Err(Errno::INVAL) if !old.is_empty() => {
+            rest = old.iter();
+            attach(None).map_err(failed("attach the device program to"))?;
+        }
+        Err(e) => return Err(failed("attach the device program to")(e)),
+    }
+    for stale in rest {
+        bpf::detach_device_filter(cgroup.as_fd(), stale.as_fd())
+            .map_err(failed("detach the old device program of"))?;
+    }
+    Ok(())
+}
+
+/// The programs on this cgroup that carry our name.
+fn our_programs(cgroup: &OwnedFd) -> Result<Vec<OwnedFd>, Errno> {
+    let mut ours = Vec::new();
+    for id in bpf::device_filters(cgroup.as_fd())? {
+        let program = match bpf::program_by_id(id) {
+            Ok(program) => program,
+            Err(Errno::NOENT) => continue,
+            Err(e) => return Err(e),
+        };
+        if bpf::program_name(program.as_fd())? == DEVICE_PROGRAM_NAME {
+            ours.push(program);
+        }
+    }
+    Ok(ours)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn v1_lines_follow_the_kernels_grammar() {
-        let rule = |kind: &str, major, minor, access: &str| DeviceRule {
+    fn rule(kind: &str, major: Option<i64>, minor: Option<i64>, access: &str) -> DeviceRule {
+        DeviceRule {
             allow: true,
             kind: kind.into(),
             major,
             minor,
             access: access.into(),
-        };
+        }
+    }
+
+    #[test]
+    fn v1_lines_follow_the_kernels_grammar() {
         assert_eq!(v1_lines(&rule("", None, Some(-1), "")), ["a"]);
         assert_eq!(v1_lines(&rule("c", Some(1), Some(3), "rw")), ["c 1:3 rw"]);
         assert_eq!(
             v1_lines(&rule("a", Some(7), None, "m")),
             ["b 7:* m", "c 7:* m"]
         );
+    }
+
+    #[test]
+    fn odd_rules_are_refused() {
+        assert!(check_rule(&rule("u", None, None, "")).is_err());
+        assert!(check_rule(&rule("c", None, None, "x")).is_err());
+        assert!(check_rule(&rule("c", Some(-2), None, "r")).is_err());
+        assert!(check_rule(&rule("c", Some(1 << 40), None, "r")).is_err());
+        assert!(default_devices().iter().all(|r| check_rule(r).is_ok()));
     }
 }

@@ -18,6 +18,7 @@
 mod apply;
 mod check;
 pub mod convert;
+mod device_program;
 mod devices;
 mod error;
 mod files;
@@ -25,13 +26,16 @@ mod group;
 mod hint;
 mod layout;
 mod life;
+mod mounts;
 mod path;
 mod systemd;
 mod v1;
 mod v2;
 
+pub use devices::{DEVICE_PROGRAM_NAME, default_devices};
 pub use error::{Error, Result};
 pub use group::{Driver, Entry, Group, Request};
 pub use layout::{CGROUP_ROOT, Hierarchy, Layout, Mode, Version};
 pub use life::{FREEZE_TIMEOUT_MS, KILL_TIMEOUT_MS, REMOVE_TIMEOUT_MS};
+pub use mounts::{ContainerMounts, HierarchyMount, Link};
 pub use path::{COMPONENT_BYTES_MAX, PATH_BYTES_MAX};

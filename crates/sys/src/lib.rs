@@ -10,6 +10,7 @@
 //! Oldest kernel: 5.14 (`clone3`, `openat2`, the new mount API with
 //! `mount_setattr`, `close_range`, pidfds).
 
+pub mod bpf;
 pub mod clone;
 pub mod cred;
 pub mod exec;
@@ -21,6 +22,7 @@ pub mod pty;
 pub mod sched;
 pub mod seccomp;
 pub mod signal;
+pub mod spawn;
 
 pub use rustix::io::Errno;
 

@@ -3,7 +3,7 @@
 use crate::error::{Error, Result};
 use crate::group::{Driver, Group, Node, Request};
 use crate::layout::Layout;
-use carrack_spec::runtime::Resources;
+use carrack_spec::runtime::{DeviceRule, Resources};
 
 /// The scope of a group.
 #[derive(Debug)]
@@ -34,6 +34,11 @@ pub(crate) fn start(_group: &Group, _scope: &Scope, _pid: i32) -> Result<()> {
 
 /// True when the limits are kept for later.
 pub(crate) fn apply(_group: &Group, scope: &Scope, _resources: &Resources) -> Result<bool> {
+    Ok(!scope.started)
+}
+
+/// True when the rules are kept for later.
+pub(crate) fn apply_devices(_group: &Group, scope: &Scope, _rules: &[DeviceRule]) -> Result<bool> {
     Ok(!scope.started)
 }
 
