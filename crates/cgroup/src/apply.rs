@@ -178,24 +178,25 @@ impl Group {
 pub(crate) fn write_in_any_order(mut pending: Vec<(PathBuf, String)>) -> Result<()> {
     loop {
         let mut refused = Vec::new();
-        let mut last = None;
+        let mut reason: Option<Error> = None;
         let tried = pending.len();
         for (path, value) in pending {
             match files::try_write(&path, &value) {
                 Ok(()) => {}
                 Err(e @ (Errno::INVAL | Errno::BUSY)) => {
-                    last = Some(e);
+                    // Busy says more than invalid, which may only follow from it.
+                    if reason.is_none() || e == Errno::BUSY {
+                        reason = Some(files::write_error(&path, &value, e));
+                    }
                     refused.push((path, value));
                 }
                 Err(e) => return Err(files::write_error(&path, &value, e)),
             }
         }
-        match (last, refused.first()) {
-            (Some(errno), Some((path, value))) if refused.len() == tried => {
-                return Err(files::write_error(path, value, errno));
-            }
-            (None, _) | (_, None) => return Ok(()),
-            _ => pending = refused,
+        match reason {
+            None => return Ok(()),
+            Some(reason) if refused.len() == tried => return Err(reason),
+            Some(_) => pending = refused,
         }
     }
 }

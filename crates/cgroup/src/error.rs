@@ -125,6 +125,13 @@ pub enum Error {
         /// The operation.
         what: &'static str,
     },
+    /// A command could not be started inside the group.
+    #[error("cannot start the command inside its cgroup")]
+    Spawn {
+        /// The kernel's answer, to the start or to entering the cgroup.
+        #[source]
+        source: io::Error,
+    },
     /// A cgroup could not be removed in time.
     #[error("the cgroup {path:?} is still in use after {waited_ms} ms; processes in it: {pids:?}")]
     Busy {

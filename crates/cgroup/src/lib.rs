@@ -4,6 +4,7 @@
 //! ```text
 //! Layout::detect ──► Group::create ──► apply, apply_devices ──► entry ──► a process enters
 //!                        │                                       (or attach(pid))
+//!                        ├─ stats, watch_oom, watch_pressure
 //!                        ├─ pids freeze thaw kill    life of its processes
 //!                        └─ remove, destroy          the end
 //! ```
@@ -21,21 +22,27 @@ pub mod convert;
 mod device_program;
 mod devices;
 mod error;
+mod events;
 mod files;
 mod group;
 mod hint;
 mod layout;
 mod life;
+mod limits;
 mod mounts;
 mod path;
+pub mod stats;
 mod systemd;
 mod v1;
 mod v2;
 
 pub use devices::{DEVICE_PROGRAM_NAME, default_devices};
 pub use error::{Error, Result};
+pub use events::{OomEvent, OomWatch, PressureWatch, Resource, Threshold};
 pub use group::{Driver, Entry, Group, Request};
 pub use layout::{CGROUP_ROOT, Hierarchy, Layout, Mode, Version};
 pub use life::{FREEZE_TIMEOUT_MS, KILL_TIMEOUT_MS, REMOVE_TIMEOUT_MS};
+pub use limits::{Device, Limits, Size, parse_size};
 pub use mounts::{ContainerMounts, HierarchyMount, Link};
 pub use path::{COMPONENT_BYTES_MAX, PATH_BYTES_MAX};
+pub use stats::Stats;

@@ -85,8 +85,7 @@ fn a_populated_group_is_refused_to_a_new_container_and_left_alone() {
     };
     let path = format!("/{}", unique("taken"));
     let group = Guard(create(&layout, &path).unwrap());
-    let sleeper = Process::sleeper();
-    group.attach(sleeper.pid()).unwrap();
+    let sleeper = group.sleeper();
     let error = create(&layout, &path).unwrap_err();
     assert!(
         matches!(error, Error::NotEmpty { processes: 1, .. }),
@@ -121,8 +120,7 @@ fn a_frozen_process_stands_still_and_goes_on_after_the_thaw() {
         Err(e) => skip!("{e}"),
     };
     let group = Guard::new(&layout, "freeze");
-    let busy = Process::shell("while :; do :; done");
-    group.attach(busy.pid()).unwrap();
+    let busy = group.shell("while :; do :; done");
     let ticks = || {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", busy.pid())).unwrap();
         stat.rsplit(") ")
@@ -155,14 +153,11 @@ fn signals_reach_every_process_also_in_a_frozen_group() {
         Err(e) => skip!("{e}"),
     };
     let group = Guard::new(&layout, "kill");
-    let (mut one, mut two) = (Process::sleeper(), Process::sleeper());
-    group.attach(one.pid()).unwrap();
-    group.attach(two.pid()).unwrap();
+    let (mut one, mut two) = (group.sleeper(), group.sleeper());
     group.kill(15).unwrap();
     assert_eq!(one.0.wait().unwrap().signal(), Some(15));
     assert_eq!(two.0.wait().unwrap().signal(), Some(15));
-    let mut three = Process::sleeper();
-    group.attach(three.pid()).unwrap();
+    let mut three = group.sleeper();
     group.freeze().unwrap();
     group.kill(9).unwrap();
     assert_eq!(three.0.wait().unwrap().signal(), Some(9));
@@ -175,8 +170,7 @@ fn removal_of_a_populated_group_fails_with_its_processes() {
         Err(e) => skip!("{e}"),
     };
     let group = Guard::new(&layout, "busy");
-    let sleeper = Process::sleeper();
-    group.attach(sleeper.pid()).unwrap();
+    let sleeper = group.sleeper();
     match group.remove().unwrap_err() {
         Error::Busy { pids, .. } => assert_eq!(pids, [sleeper.pid()]),
         e => panic!("{e}"),
@@ -191,8 +185,9 @@ fn destroy_reaches_a_process_that_hides_in_a_nested_group() {
     };
     let group = Guard::new(&layout, "nested");
     let deep = group.child("a").unwrap().child("b").unwrap();
-    let mut hidden = Process::shell("while :; do sleep 0.01 & sleep 0.01; done");
-    deep.attach(hidden.pid()).unwrap();
+    let forker = "while :; do sleep 0.01 & sleep 0.01; done";
+    let mut command = std::process::Command::new("sh");
+    let mut hidden = Process(deep.spawn(command.args(["-c", forker])).unwrap());
     assert!(group.pids(false).unwrap().is_empty());
     assert!(group.pids(true).unwrap().contains(&hidden.pid()));
     group.destroy().unwrap();

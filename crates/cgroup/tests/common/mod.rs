@@ -4,7 +4,7 @@
 
 use carrack_cgroup::{Driver, Group, Layout, Mode, Request};
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// A name that no other test, here or in another process, uses.
@@ -39,6 +39,20 @@ impl Guard {
     pub fn new(layout: &Layout, what: &str) -> Guard {
         let id = unique(what);
         Guard(create(layout, &format!("/{id}")).unwrap())
+    }
+
+    /// A sleeping process that was born in the group.
+    pub fn sleeper(&self) -> Process {
+        Process(self.0.spawn(Command::new("sleep").arg("1000")).unwrap())
+    }
+
+    /// A shell command that was born in the group.
+    pub fn shell(&self, script: &str) -> Process {
+        Process(
+            self.0
+                .spawn(Command::new("sh").args(["-c", script]))
+                .unwrap(),
+        )
     }
 
     /// The file of a v1 controller, or of the v2 group on a host without v1.
@@ -88,16 +102,6 @@ pub fn create(layout: &Layout, path: &str) -> carrack_cgroup::Result<Group> {
 pub struct Process(pub Child);
 
 impl Process {
-    /// Runs a shell command.
-    pub fn shell(script: &str) -> Process {
-        let child = Command::new("sh")
-            .args(["-c", script])
-            .stdin(Stdio::null())
-            .spawn()
-            .unwrap();
-        Process(child)
-    }
-
     /// Sleeps.
     pub fn sleeper() -> Process {
         Process(Command::new("sleep").arg("1000").spawn().unwrap())
