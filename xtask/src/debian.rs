@@ -77,6 +77,20 @@ pub const TESTS: [Package; 13] = [
     ),
 ];
 
+/// What `make bench-runtime` uses besides the compiler.
+pub const BENCH: [Package; 6] = [
+    package(
+        "busybox-static",
+        "/usr/bin/busybox",
+        "the program that is run",
+    ),
+    package("gcc", "/usr/bin/cc", "the floor program"),
+    package("libc6-dev", "/usr/include/stdio.h", "the same"),
+    package("runc", "/usr/sbin/runc", "a peer"),
+    package("crun", "/usr/bin/crun", "a peer"),
+    package("strace", "/usr/bin/strace", "the count of system calls"),
+];
+
 /// Installs what is missing, or says what is. Never an error: tests skip what they cannot do.
 pub fn ensure(wanted: &[Package]) -> Result<()> {
     let missing: Vec<&Package> = wanted

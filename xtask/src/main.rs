@@ -4,6 +4,7 @@
 //! it does, and exits non-zero when something is wrong. Nothing here is linked
 //! into the programs that are shipped.
 
+mod bench;
 mod debian;
 mod testrun;
 mod tidy;
@@ -15,6 +16,8 @@ const USAGE: &str = "usage: cargo xtask COMMAND
 
   tidy            the layout rules: dependency edges, unsafe, module heads, file size
   test [ARGS..]   every test with counts and an audit for leaks; ARGS go to `cargo test`
+  bench-runtime   carrack-runtime beside runc, crun and the floor
+                  [--rounds N] [--no-scale] [--runtime PATH]
 ";
 
 fn main() -> ExitCode {
@@ -23,6 +26,7 @@ fn main() -> ExitCode {
     let rest: Vec<String> = args.collect();
     let outcome = match command.as_str() {
         "tidy" => tidy::run(&root()),
+        "bench-runtime" => bench::run(&root(), &rest),
         "test" => testrun::run(&root(), &rest),
         _ => {
             eprint!("{USAGE}");

@@ -1,0 +1,291 @@
+//! Who is measured, and how each operation is typed.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+use carrack_testkit::{TempDir, unique};
+
+use super::bundle::Bench;
+
+/// One measured command line, in the order of a round.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Operation {
+    /// `--version`.
+    Version,
+    /// `run` of `true` to its end.
+    Run,
+    /// `create`.
+    Create,
+    /// `state` of the created container.
+    State,
+    /// `start`.
+    Start,
+    /// `delete` of the stopped container.
+    Delete,
+    /// `exec` of `true` in a container that sleeps.
+    Exec,
+}
+
+impl Operation {
+    /// All of them, in the order of a round.
+    pub const ALL: [Operation; 7] = [
+        Operation::Version,
+        Operation::Run,
+        Operation::Create,
+        Operation::State,
+        Operation::Start,
+        Operation::Delete,
+        Operation::Exec,
+    ];
+
+    /// As it is typed.
+    pub fn name(self) -> &'static str {
+        match self {
+            Operation::Version => "--version",
+            Operation::Run => "run",
+            Operation::Create => "create",
+            Operation::State => "state",
+            Operation::Start => "start",
+            Operation::Delete => "delete",
+            Operation::Exec => "exec",
+        }
+    }
+}
+
+/// The cost of one command.
+#[derive(Debug, Clone, Copy)]
+pub struct Sample {
+    /// Wall time in milliseconds.
+    pub wall_ms: f64,
+    /// CPU time of the process tree in milliseconds.
+    pub cpu_ms: f64,
+    /// Peak resident set of the largest process in KiB.
+    pub rss_kib: u64,
+}
+
+/// A program under measurement.
+pub struct Contender<'a> {
+    bench: &'a Bench,
+    name: String,
+    program: PathBuf,
+    without_unified: bool,
+    floor: bool,
+    prefix: String,
+    state: TempDir,
+    sleeper: String,
+}
+
+/// Everyone that is installed.
+pub fn all<'a>(bench: &'a Bench, ours: &Path) -> Vec<Contender<'a>> {
+    let hybrid = Path::new("/sys/fs/cgroup/unified/cgroup.controllers").exists();
+    let mut wanted = vec![
+        ("carrack", ours.to_path_buf(), false),
+        ("runc", "/usr/sbin/runc".into(), false),
+        ("crun", "/usr/bin/crun".into(), hybrid),
+        ("floor", bench.floor.clone(), false),
+    ];
+    if hybrid {
+        wanted.insert(1, ("carrack", ours.to_path_buf(), true));
+    }
+    wanted.retain(|(name, program, _)| {
+        let there = program.exists();
+        if !there {
+            println!("{name} is left out: no {}", program.display());
+        }
+        there
+    });
+    let wanted = wanted.into_iter();
+    wanted
+        .map(|(name, program, hide)| Contender::new(bench, name, program, hide))
+        .collect()
+}
+
+impl<'a> Contender<'a> {
+    fn new(bench: &'a Bench, name: &str, program: PathBuf, without_unified: bool) -> Self {
+        let shown = if without_unified {
+            format!("{name} -u")
+        } else {
+            name.to_string()
+        };
+        Contender {
+            bench,
+            name: shown,
+            program,
+            without_unified,
+            floor: name == "floor",
+            prefix: unique(),
+            state: TempDir::new(),
+            sleeper: unique(),
+        }
+    }
+
+    /// As shown in tables.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The program's file.
+    pub fn program(&self) -> &Path {
+        &self.program
+    }
+
+    /// The runtime's state directory.
+    pub fn state(&self) -> &Path {
+        self.state.path()
+    }
+
+    /// The id of the container that sleeps.
+    pub fn sleeper(&self) -> &str {
+        &self.sleeper
+    }
+
+    /// Whether the operation means anything here.
+    pub fn can(&self, operation: Operation) -> bool {
+        !self.floor || operation == Operation::Run
+    }
+
+    /// The cost of one operation.
+    pub fn measure(&self, operation: Operation, id: &str) -> Result<Sample> {
+        self.measure_in(operation, id, &[])
+    }
+
+    /// The same with more flags for `measure`.
+    pub fn measure_in(&self, operation: Operation, id: &str, flags: &[&str]) -> Result<Sample> {
+        let result = self.state.path().join(".result");
+        let mut command = self.wrapped(flags, &result);
+        command.args(self.arguments(operation, id));
+        finish(&mut command)?;
+        let text = fs::read_to_string(&result).context("no result from measure")?;
+        parse_sample(&text).with_context(|| format!("measure said {text:?}"))
+    }
+
+    /// System calls of one `run`, all processes together.
+    pub fn count_syscalls(&self) -> Result<u64> {
+        let counts = self.state.path().join(".strace");
+        let mut command = self.wrapped(&[], &self.state.path().join(".result"));
+        command.args(["strace", "-f", "-c", "-o"]).arg(&counts);
+        command.args(self.arguments(Operation::Run, "strace"));
+        finish(&mut command)?;
+        let text = fs::read_to_string(&counts).context("no counts from strace")?;
+        total_calls(&text).context("no total in the counts of strace")
+    }
+
+    /// Starts the container that `exec` enters; it is deleted when the value is dropped.
+    pub fn start_sleeper(&self) -> Sleeper<'_> {
+        if !self.floor {
+            let bundle = self.bench.sleeper.path().display().to_string();
+            let mut command = self.wrapped(&[], &self.state.path().join(".result"));
+            command
+                .arg(&self.program)
+                .arg("--root")
+                .arg(self.state.path());
+            command.args(["run", "--detach", "--bundle", &bundle, &self.sleeper]);
+            if let Err(error) = finish(&mut command) {
+                println!("{}: no container for exec: {error:#}", self.name);
+            }
+        }
+        Sleeper(self)
+    }
+
+    fn wrapped(&self, flags: &[&str], result: &Path) -> Command {
+        let mut command = Command::new(&self.bench.measure);
+        if self.without_unified {
+            command.arg("-u");
+        }
+        command.args(flags).arg(result);
+        command
+    }
+
+    fn arguments(&self, operation: Operation, id: &str) -> Vec<String> {
+        let program = self.program.display().to_string();
+        let id = format!("{}-{id}", self.prefix);
+        if self.floor {
+            let rootfs = self.bench.bundle.rootfs().display().to_string();
+            return vec![program, rootfs, id, "/bin/true".into()];
+        }
+        let bundle = self.bench.bundle.path().display().to_string();
+        let mut args = vec![
+            program,
+            "--root".into(),
+            self.state.path().display().to_string(),
+        ];
+        let rest: Vec<&str> = match operation {
+            Operation::Version => vec!["--version"],
+            Operation::Run | Operation::Create => vec![operation.name(), "--bundle", &bundle, &id],
+            Operation::State | Operation::Start | Operation::Delete => vec![operation.name(), &id],
+            Operation::Exec => vec!["exec", &self.sleeper, "/bin/true"],
+        };
+        args.extend(rest.into_iter().map(String::from));
+        args
+    }
+}
+
+/// Deletes the sleeping container when dropped.
+pub struct Sleeper<'a>(&'a Contender<'a>);
+
+impl Drop for Sleeper<'_> {
+    fn drop(&mut self) {
+        let contender = self.0;
+        if !contender.floor {
+            let mut command = contender.wrapped(&[], &contender.state.path().join(".result"));
+            command
+                .arg(&contender.program)
+                .arg("--root")
+                .arg(contender.state.path());
+            let _ = finish(command.args(["delete", "--force", &contender.sleeper]));
+        }
+    }
+}
+
+/// Runs `measure`; its output goes to files, as a container that stays may hold it open.
+fn finish(command: &mut Command) -> Result<()> {
+    let output = carrack_testkit::runtime::finish(command.stdin(Stdio::null()));
+    if !output.status.success() {
+        bail!("{}: {}", output.status, output.stderr.trim());
+    }
+    Ok(())
+}
+
+/// `wall_ns cpu_ns rss_kib status`.
+fn parse_sample(text: &str) -> Option<Sample> {
+    let mut numbers = text.split_whitespace().map(str::parse::<u64>);
+    let mut next = || numbers.next()?.ok();
+    let ms = |ns: u64| ns as f64 / 1e6;
+    Some(Sample {
+        wall_ms: ms(next()?),
+        cpu_ms: ms(next()?),
+        rss_kib: next()?,
+    })
+}
+
+/// The calls in the last line of strace's summary.
+fn total_calls(text: &str) -> Option<u64> {
+    let line = text.lines().rev().find(|line| line.ends_with(" total"))?;
+    line.split_whitespace().nth(3)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{parse_sample, total_calls};
+
+    #[test]
+    fn a_line_of_measure_is_parsed() {
+        let sample = parse_sample("4400000 4600000 1240 0\n").unwrap();
+        assert_eq!(
+            (sample.wall_ms, sample.cpu_ms, sample.rss_kib),
+            (4.4, 4.6, 1240)
+        );
+        assert!(parse_sample("1 x").is_none());
+    }
+
+    #[test]
+    fn the_total_of_strace_is_found() {
+        let text = "% time     seconds  usecs/call     calls    errors syscall\n\
+                    ------ ----------- ----------- --------- --------- ----------------\n \
+                    50.00    0.000100          10        10           read\n\
+                    100.00    0.001200           4       258        12 total\n";
+        assert_eq!(total_calls(text), Some(258));
+    }
+}

@@ -1,0 +1,279 @@
+//! Samples, the table over them, and the targets.
+
+use std::fs;
+
+use anyhow::Result;
+
+use super::contender::{Contender, Operation, Sample};
+use super::scale::Growth;
+
+/// Names of the contenders that targets speak of.
+const OURS: &str = "carrack";
+
+/// Everything measured so far.
+pub struct Report {
+    rows: Vec<Row>,
+}
+
+struct Row {
+    name: String,
+    bytes: u64,
+    syscalls: Option<u64>,
+    samples: Vec<(Operation, Sample)>,
+}
+
+/// Middle and least of a list.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Spread {
+    /// The median.
+    pub median: f64,
+    /// The minimum.
+    pub least: f64,
+}
+
+impl Spread {
+    /// Over any order of values; none for an empty list.
+    pub fn of(mut values: Vec<f64>) -> Option<Spread> {
+        values.sort_by(f64::total_cmp);
+        let low = *values.get(values.len().checked_sub(1)? / 2)?;
+        let high = *values.get(values.len() / 2)?;
+        Some(Spread {
+            median: (low + high) / 2.0,
+            least: *values.first()?,
+        })
+    }
+}
+
+impl Report {
+    /// An empty report.
+    pub fn new(contenders: &[Contender<'_>]) -> Report {
+        let row = |contender: &Contender<'_>| Row {
+            name: contender.name().to_string(),
+            bytes: 0,
+            syscalls: None,
+            samples: Vec::new(),
+        };
+        Report {
+            rows: contenders.iter().map(row).collect(),
+        }
+    }
+
+    /// Adds a sample of the contender at this index.
+    pub fn add(&mut self, at: usize, operation: Operation, sample: Sample) {
+        if let Some(row) = self.rows.get_mut(at) {
+            row.samples.push((operation, sample));
+        }
+    }
+
+    /// Takes the size of the contender's program.
+    pub fn size(&mut self, contender: &Contender<'_>) {
+        let bytes = fs::metadata(contender.program()).map_or(0, |metadata| metadata.len());
+        if let Some(row) = self.row_mut(contender.name()) {
+            row.bytes = bytes;
+        }
+    }
+
+    /// Counts the system calls of one `run`.
+    pub fn syscalls(&mut self, contender: &Contender<'_>) -> Result<()> {
+        let counted = contender.count_syscalls();
+        if let Err(error) = &counted {
+            println!("{}: system calls not counted: {error:#}", contender.name());
+        }
+        if let Some(row) = self.row_mut(contender.name()) {
+            row.syscalls = counted.ok();
+        }
+        Ok(())
+    }
+
+    fn row_mut(&mut self, name: &str) -> Option<&mut Row> {
+        self.rows.iter_mut().find(|row| row.name == name)
+    }
+
+    fn row(&self, name: &str) -> Option<&Row> {
+        self.rows.iter().find(|row| row.name == name)
+    }
+
+    /// The peer's row and ours under the same conditions: beside `crun -u` that is `carrack -u`.
+    fn pair(&self, peer: &str) -> Option<(&Row, &Row)> {
+        let hidden = format!("{peer} -u");
+        match (self.row(&hidden), self.row(&format!("{OURS} -u"))) {
+            (Some(peer), Some(ours)) => Some((ours, peer)),
+            _ => Some((
+                self.row(OURS)?,
+                self.row(peer).or_else(|| self.row(&hidden))?,
+            )),
+        }
+    }
+
+    /// Prints medians and minima of each operation.
+    pub fn print_table(&self) {
+        println!(
+            "\n{:<10} {:<11} {:>9} {:>9} {:>9} {:>9} {:>9}",
+            "", "", "CPU ms", "CPU ms", "wall ms", "wall ms", "peak RSS"
+        );
+        println!(
+            "{:<10} {:<11} {:>9} {:>9} {:>9} {:>9} {:>9}",
+            "", "", "median", "least", "median", "least", "KiB"
+        );
+        for operation in Operation::ALL {
+            for row in &self.rows {
+                let (Some(cpu), Some(wall)) = (row.cpu(operation), row.wall(operation)) else {
+                    continue;
+                };
+                println!(
+                    "{:<10} {:<11} {:>9.2} {:>9.2} {:>9.2} {:>9.2} {:>9}",
+                    operation.name(),
+                    row.name,
+                    cpu.median,
+                    cpu.least,
+                    wall.median,
+                    wall.least,
+                    row.rss(operation)
+                );
+            }
+        }
+        println!(
+            "\n{:<11} {:>14} {:>18}",
+            "", "program bytes", "system calls, run"
+        );
+        for row in &self.rows {
+            let calls = row
+                .syscalls
+                .map_or("?".to_string(), |calls| calls.to_string());
+            println!("{:<11} {:>14} {:>18}", row.name, row.bytes, calls);
+        }
+    }
+
+    /// Prints each target with the figure reached.
+    pub fn print_targets(&self, growth: &[Growth]) {
+        for grown in growth {
+            println!("{grown}");
+        }
+        let Some(ours) = self.row(OURS) else {
+            println!("\nno targets: {OURS} was not measured");
+            return;
+        };
+        println!("\n{:<52} {:>8} {:>8}", "target", "at most", "reached");
+        self.print_ratios();
+        let rss = Operation::ALL
+            .iter()
+            .map(|operation| ours.rss(*operation))
+            .max()
+            .unwrap_or(0);
+        verdict("peak RSS of any process, KiB", 2048.0, rss as f64);
+        verdict("program, MiB", 3.0, ours.bytes as f64 / f64::from(1 << 20));
+        if let Some(calls) = ours.syscalls {
+            verdict("system calls of run", 350.0, calls as f64);
+        }
+        for grown in growth.iter().filter(|grown| grown.name == OURS) {
+            verdict(
+                "run beside 1,000 containers and 5,000 mounts: CPU",
+                1.3,
+                grown.cpu_ratio(),
+            );
+            verdict(
+                "run beside 1,000 containers and 5,000 mounts: wall",
+                1.3,
+                grown.wall_ratio(),
+            );
+        }
+    }
+
+    fn print_ratios(&self) {
+        let third = 1.0 / 3.0;
+        let mut targets = vec![
+            ("floor", Operation::Run, Some(1.2), None),
+            ("runc", Operation::Run, Some(0.16), None),
+            ("crun", Operation::Run, Some(0.30), Some(0.40)),
+            ("crun", Operation::Exec, Some(0.5), Some(0.25)),
+        ];
+        targets.extend(
+            [
+                Operation::Create,
+                Operation::Start,
+                Operation::State,
+                Operation::Delete,
+                Operation::Version,
+            ]
+            .map(|operation| ("crun", operation, Some(third), Some(third))),
+        );
+        for (peer, operation, cpu_max, wall_max) in targets {
+            let Some((ours, theirs)) = self.pair(peer) else {
+                continue;
+            };
+            let name = operation.name();
+            if let (Some(max), Some(a), Some(b)) =
+                (cpu_max, ours.cpu(operation), theirs.cpu(operation))
+            {
+                verdict(
+                    &format!("{name}: CPU / {}", theirs.name),
+                    max,
+                    a.median / b.median,
+                );
+            }
+            if let (Some(max), Some(a), Some(b)) =
+                (wall_max, ours.wall(operation), theirs.wall(operation))
+            {
+                verdict(
+                    &format!("{name}: wall / {}", theirs.name),
+                    max,
+                    a.median / b.median,
+                );
+            }
+        }
+    }
+}
+
+impl Row {
+    fn of(&self, operation: Operation) -> impl Iterator<Item = &Sample> {
+        self.samples
+            .iter()
+            .filter(move |(of, _)| *of == operation)
+            .map(|(_, sample)| sample)
+    }
+
+    fn cpu(&self, operation: Operation) -> Option<Spread> {
+        Spread::of(self.of(operation).map(|sample| sample.cpu_ms).collect())
+    }
+
+    fn wall(&self, operation: Operation) -> Option<Spread> {
+        Spread::of(self.of(operation).map(|sample| sample.wall_ms).collect())
+    }
+
+    fn rss(&self, operation: Operation) -> u64 {
+        self.of(operation)
+            .map(|sample| sample.rss_kib)
+            .max()
+            .unwrap_or(0)
+    }
+}
+
+fn verdict(what: &str, max: f64, reached: f64) {
+    let word = if reached <= max { "" } else { "  MISSED" };
+    println!("{what:<52} {max:>8.2} {reached:>8.2}{word}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Spread;
+
+    #[test]
+    fn medians_of_odd_and_even_lists() {
+        let spread = |values: &[f64]| Spread::of(values.to_vec());
+        assert_eq!(spread(&[]), None);
+        assert_eq!(
+            spread(&[3.0, 1.0, 2.0]),
+            Some(Spread {
+                median: 2.0,
+                least: 1.0
+            })
+        );
+        assert_eq!(
+            spread(&[4.0, 1.0, 2.0, 3.0]),
+            Some(Spread {
+                median: 2.5,
+                least: 1.0
+            })
+        );
+    }
+}
