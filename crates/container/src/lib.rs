@@ -1,1 +1,55 @@
-//! carrack-container
+//! The OCI runtime as a library: from a bundle to a process, and what can be
+//! done with it afterwards.
+//!
+//! ```text
+//! Runtime (a state root)                 Container
+//!   create, run ── plan ── clone ──┐       start kill delete pause resume
+//!   load, list                     │       update exec processes cgroup
+//!                                  ▼
+//!                        init: replays the plan
+//! ```
+//!
+//! Contract: synchronous, no thread of its own, no global state. The parent
+//! parses, validates and opens everything into a plan ([`plan`]); the child
+//! replays it with system calls only ([`init`]) and reports failures as numbers
+//! that the parent puts into words ([`Error`]). A call that fails leaves nothing
+//! behind. Paths inside a root file system are descriptors opened beneath its
+//! root; procfs is one checked handle. Calls may come from any thread; the
+//! child of a container belongs to the caller, who reaps it.
+
+mod copy_up;
+mod create;
+mod error;
+mod exec;
+mod filter;
+mod hooks;
+mod init;
+mod lifecycle;
+mod namespaces;
+mod netdev;
+mod options;
+mod passwd;
+mod plan;
+mod procfs;
+mod rdt;
+mod record;
+mod runtime;
+mod talk;
+mod userns;
+mod validate;
+
+pub use error::Error;
+pub use exec::Executed;
+pub use options::{Console, CreateOptions, ExecOptions, RuntimeOptions};
+pub use record::{Own, Record, RecordConfig};
+pub use runtime::{Container, Created, Runtime};
+
+/// Facts for `features`.
+pub mod facts {
+    pub use crate::plan::{CAPABILITIES, MEMORY_FLAGS, MEMORY_MODES};
+
+    /// Names of the mount options that the runtime understands.
+    pub fn mount_options() -> impl Iterator<Item = &'static str> {
+        crate::plan::options::names()
+    }
+}

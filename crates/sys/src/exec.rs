@@ -94,3 +94,16 @@ pub fn dup_onto(fd: BorrowedFd<'_>, target: i32) -> Result<()> {
     // (standard streams and inherited numbers) have no owner that would be dropped later.
     crate::check(unsafe { libc::dup2(fd.as_raw_fd(), target) }.into()).map(drop)
 }
+
+/// getcwd(2): the working directory as the kernel names it, with the
+/// terminator. A directory outside of the root starts with `(unreachable)`.
+///
+/// # Errors
+/// `ERANGE` when the buffer is too small, `ENOENT` for a removed directory.
+pub fn getcwd(buffer: &mut [u8]) -> Result<&[u8]> {
+    // SAFETY: pointer and length describe the buffer, and the kernel writes at most that much.
+    let length = crate::check(unsafe {
+        libc::syscall(libc::SYS_getcwd, buffer.as_mut_ptr(), buffer.len())
+    })?;
+    Ok(&buffer[..(length as usize).min(buffer.len())])
+}

@@ -14,6 +14,7 @@
 //! test program) count as one failure each, so the last line never hides either.
 
 mod audit;
+mod counts;
 mod watch;
 
 use std::io::Write;
@@ -23,7 +24,8 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use crate::counts::Counts;
+use counts::Counts;
+
 use crate::debian;
 
 /// Minutes after which a run that hangs is ended, unless `CARRACK_TEST_MINUTES` says otherwise.

@@ -1,0 +1,305 @@
+//! The child: replays a plan between clone and exec.
+//!
+//! Contract: nothing here allocates, locks, logs, reads the environment or
+//! parses. The process may be the copy of one thread of a multi-threaded
+//! program, and after [`rootfs::enter`] it lives in a file system that the
+//! container controls. Every step either succeeds or ends the process with a
+//! [`Fail`] on the socket; when the parent dies before [`Message::Ready`], the
+//! kernel kills the child.
+
+pub mod hooks;
+pub mod inroot;
+pub mod process;
+pub mod report;
+pub mod rootfs;
+
+use crate::plan::{Birth, InitPlan, ProcessPlan};
+use carrack_sys::clone::{self, Cloned, Parentage};
+use carrack_sys::{Errno, cred, fdpass, netif, signal};
+use report::{At, Fail, Message, Stage, Step};
+use rustix::fs::{Mode, OFlags, ResolveFlags};
+use std::ffi::CStr;
+use std::os::fd::{AsFd, BorrowedFd};
+
+const SIGKILL: i32 = 9;
+const SIGPIPE: i32 = 13;
+
+/// The child of `create` and `run`. Never returns.
+pub fn init(plan: &InitPlan, socket: BorrowedFd<'_>) -> ! {
+    finish(socket, run_init(plan, socket))
+}
+
+/// The child of `exec`. Never returns.
+pub fn exec(
+    birth: &Birth,
+    process: &ProcessPlan,
+    proc: BorrowedFd<'_>,
+    socket: BorrowedFd<'_>,
+) -> ! {
+    finish(socket, run_exec(birth, process, proc, socket))
+}
+
+fn finish(socket: BorrowedFd<'_>, result: Step<std::convert::Infallible>) -> ! {
+    let Err(fail) = result;
+    // A parent that is gone can't be told; the exit code is all that is left.
+    let _ = report::send(socket, Message::Failed(fail), &[]);
+    clone::exit(1)
+}
+
+fn run_init(plan: &InitPlan, socket: BorrowedFd<'_>) -> Step<std::convert::Infallible> {
+    let proc = plan.proc.as_fd();
+    be_born(&plan.birth, socket)?;
+    if let Some(offsets) = &plan.time_offsets {
+        write_proc(proc, c"self/timens_offsets", offsets.to_bytes()).at(Stage::TimeOffsets)?;
+    }
+    if let Some(name) = &plan.keyring {
+        join_keyring(name, socket)?;
+    }
+    if let Some(value) = plan
+        .process
+        .oom_score_adj
+        .as_ref()
+        .filter(|_| !plan.outside_limits)
+    {
+        let result = write_proc(proc, c"self/oom_score_adj", value.to_bytes());
+        lenient(
+            socket,
+            result,
+            &[Errno::ACCESS, Errno::PERM],
+            Stage::OomScore,
+            plan.process.strict,
+        )?;
+    }
+    if plan.loopback {
+        netif::loopback_up().at(Stage::Loopback)?;
+    }
+    let root = rootfs::prepare(&plan.rootfs, socket)?;
+    if plan.run_hooks {
+        ask(socket, Message::RunHooks)?;
+    }
+    hooks::run(
+        &plan.hooks,
+        &plan.hooks.create_container,
+        0,
+        Stage::CreateContainerHook,
+    )?;
+    rootfs::enter(&plan.rootfs, root.as_fd())?;
+    let terminal = process::terminal(plan, root.as_fd(), socket)?;
+    if let Some(name) = &plan.hostname {
+        rustix::system::sethostname(name.to_bytes()).at(Stage::Hostname)?;
+    }
+    if let Some(name) = &plan.domainname {
+        rustix::system::setdomainname(name.to_bytes()).at(Stage::Domainname)?;
+    }
+    for (index, (path, value)) in plan.sysctl.iter().enumerate() {
+        write_proc(proc, path, value.to_bytes()).at_index(Stage::Sysctl, index)?;
+    }
+    rootfs::protect(&plan.rootfs, root.as_fd())?;
+    drop(root);
+    process::streams(&plan.process, terminal.as_ref())?;
+    let program = process::become_process(&plan.process, !plan.outside_limits, proc, socket)?;
+    cred::parent_death_signal(0).at(Stage::StartWait)?;
+    report::send(socket, Message::Ready, &[]).at(Stage::StartWait)?;
+    if let Some(fifo) = &plan.start {
+        wait_for_start(fifo.as_fd())?;
+    }
+    hooks::run(
+        &plan.hooks,
+        &plan.hooks.start_container,
+        1,
+        Stage::StartContainerHook,
+    )?;
+    process::exec(&plan.process, program)
+}
+
+fn run_exec(
+    birth: &Birth,
+    plan: &ProcessPlan,
+    proc: BorrowedFd<'_>,
+    socket: BorrowedFd<'_>,
+) -> Step<std::convert::Infallible> {
+    be_born(birth, socket)?;
+    if let Some(value) = &plan.oom_score_adj {
+        let result = write_proc(proc, c"self/oom_score_adj", value.to_bytes());
+        lenient(
+            socket,
+            result,
+            &[Errno::ACCESS, Errno::PERM],
+            Stage::OomScore,
+            plan.strict,
+        )?;
+    }
+    if let Some(name) = &plan.keyring {
+        join_keyring(name, socket)?;
+    }
+    let terminal = process::terminal_in_place(plan, socket)?;
+    process::streams(plan, terminal.as_ref())?;
+    let program = process::become_process(plan, true, proc, socket)?;
+    cred::parent_death_signal(0).at(Stage::StartWait)?;
+    report::send(socket, Message::Ready, &[]).at(Stage::StartWait)?;
+    process::exec(plan, program)
+}
+
+/// From the first instruction to being where the plan wants us: signals,
+/// namespaces, cgroups, ids, session.
+fn be_born(birth: &Birth, socket: BorrowedFd<'_>) -> Step {
+    cred::parent_death_signal(SIGKILL).at(Stage::Wait)?;
+    if birth.wait {
+        wait_for_go(socket)?;
+    }
+    for (index, tasks) in birth.tasks.iter().enumerate() {
+        // The task moves itself: the kernel then skips the grace period that moving another costs.
+        rustix::io::write(tasks, b"0").at_index(Stage::Cgroup, index)?;
+    }
+    for (index, (namespace, flags)) in birth.joins.iter().enumerate() {
+        clone::setns(namespace.as_fd(), *flags).at_index(Stage::JoinNamespace, index)?;
+    }
+    if birth.unshare != 0 {
+        clone::unshare(birth.unshare).at(Stage::NewNamespace)?;
+    }
+    if birth.second {
+        become_second(socket)?;
+    }
+    if birth.become_root {
+        cred::setresgid(0).at(Stage::BecomeRoot)?;
+        cred::setresuid(0).at(Stage::BecomeRoot)?;
+    }
+    if birth.session {
+        // EPERM: the process leads a group already, which a child of clone never does.
+        rustix::process::setsid().at(Stage::Session)?;
+    }
+    signal::reset(SIGPIPE).at(Stage::Session)?;
+    signal::unblock_all().at(Stage::Session)
+}
+
+/// Clones once more and goes on in the clone, a child of our parent; hands the
+/// parent its pidfd.
+fn become_second(socket: BorrowedFd<'_>) -> Step {
+    match clone::clone_process(0, Parentage::Sibling, None).at(Stage::NewNamespace)? {
+        Cloned::Child => cred::parent_death_signal(SIGKILL).at(Stage::Wait),
+        Cloned::Parent { pid, pidfd } => {
+            let sent = report::send(socket, Message::Init { pid }, &[pidfd.as_fd()]);
+            clone::exit(if sent.is_ok() { 0 } else { 1 })
+        }
+    }
+}
+
+fn join_keyring(name: &CStr, socket: BorrowedFd<'_>) -> Step {
+    /// Possessor: all; user: view, read, search, link (as runc gives them).
+    const RIGHTS: u32 = 0x3f1b_0000;
+    match cred::join_session_keyring(name) {
+        // No keyrings in this kernel: nothing to keep apart.
+        Err(Errno::NOSYS) => Ok(()),
+        Err(errno @ (Errno::DQUOT | Errno::PERM)) => warn(
+            socket,
+            Fail {
+                stage: Stage::Keyring,
+                index: 0,
+                errno,
+            },
+        ),
+        Err(errno) => Err(Fail {
+            stage: Stage::Keyring,
+            index: 0,
+            errno,
+        }),
+        Ok(serial) => match cred::keyring_set_permissions(serial, RIGHTS) {
+            Ok(()) => Ok(()),
+            Err(errno) => warn(
+                socket,
+                Fail {
+                    stage: Stage::Keyring,
+                    index: 1,
+                    errno,
+                },
+            ),
+        },
+    }
+}
+
+fn wait_for_go(socket: BorrowedFd<'_>) -> Step {
+    match report::receive(socket).at(Stage::Wait)? {
+        Some((Message::Go, _)) => Ok(()),
+        Some(_) => Err(Fail {
+            stage: Stage::Wait,
+            index: 0,
+            errno: Errno::BADMSG,
+        }),
+        None => Err(Fail {
+            stage: Stage::Wait,
+            index: 0,
+            errno: Errno::PIPE,
+        }),
+    }
+}
+
+/// Sends a question and waits for the parent's GO.
+fn ask(socket: BorrowedFd<'_>, message: Message) -> Step {
+    report::send(socket, message, &[]).at(Stage::Wait)?;
+    wait_for_go(socket)
+}
+
+fn warn(socket: BorrowedFd<'_>, fail: Fail) -> Step {
+    report::send(socket, Message::Warning(fail), &[]).at(Stage::Wait)
+}
+
+/// Turns the errors of `allowed` into a warning, unless the mode is strict.
+fn lenient(
+    socket: BorrowedFd<'_>,
+    result: carrack_sys::Result<()>,
+    allowed: &[Errno],
+    stage: Stage,
+    strict: bool,
+) -> Step {
+    match result {
+        Err(errno) if !strict && allowed.contains(&errno) => warn(
+            socket,
+            Fail {
+                stage,
+                index: 0,
+                errno,
+            },
+        ),
+        other => other.at(stage),
+    }
+}
+
+/// Blocks until `start` has written its byte.
+fn wait_for_start(fifo: BorrowedFd<'_>) -> Step {
+    let mut byte = [0u8; 1];
+    rustix::io::retry_on_intr(|| rustix::io::read(fifo, &mut byte)).at(Stage::StartWait)?;
+    Ok(())
+}
+
+/// Writes a procfs file through the checked handle: no mount on top of it is
+/// crossed, and no symbolic link but `self` is followed.
+pub(crate) fn write_proc(
+    proc: BorrowedFd<'_>,
+    path: &CStr,
+    value: &[u8],
+) -> carrack_sys::Result<()> {
+    let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_XDEV | ResolveFlags::NO_MAGICLINKS;
+    let file = rustix::fs::openat2(proc, path, flags, Mode::empty(), resolve)?;
+    let written = rustix::io::write(&file, value)?;
+    if written == value.len() {
+        Ok(())
+    } else {
+        Err(Errno::IO)
+    }
+}
+
+/// Sends a terminal's master to whoever keeps it: a console socket, or the parent.
+fn send_master(
+    console: Option<BorrowedFd<'_>>,
+    socket: BorrowedFd<'_>,
+    master: BorrowedFd<'_>,
+) -> Step {
+    match console {
+        // The receiver may show the name; the descriptor is what counts.
+        Some(console) => fdpass::send(console, b"/dev/ptmx", &[master])
+            .at(Stage::ConsoleSend)
+            .map(drop),
+        None => report::send(socket, Message::Console, &[master]).at(Stage::ConsoleSend),
+    }
+}

@@ -1,0 +1,333 @@
+//! From a prepared environment to the program: terminal, streams, limits,
+//! labels, ids, capabilities, filter, exec.
+//!
+//! The order is that of least trust: what needs privilege first, then the
+//! ids, then the capabilities, the filter last (or before the ids when the
+//! process may gain privileges, because then only a privileged thread may load it).
+
+use super::inroot::{self, Want};
+use super::report::{self, At, Fail, Message, Stage, Step};
+use super::{send_master, wait_for_go, write_proc};
+use crate::plan::{CapPlan, InitPlan, ProcessPlan, SeccompPlan, TerminalPlan};
+use carrack_sys::{Errno, cred, exec as sys_exec, mount, pty, sched, seccomp};
+use rustix::fs::{Access, AtFlags, CWD, FileType, Gid, Mode, OFlags, Uid};
+use std::ffi::CStr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+const DEVPTS_SUPER_MAGIC: u64 = 0x1cd1;
+
+/// Makes init's terminal from the container's devpts and shows it as `/dev/console`.
+pub fn terminal(
+    plan: &InitPlan,
+    root: BorrowedFd<'_>,
+    socket: BorrowedFd<'_>,
+) -> Step<Option<OwnedFd>> {
+    let Some(wanted) = &plan.process.terminal else {
+        return Ok(None);
+    };
+    let slave = open_terminal(root, wanted, socket)?;
+    let console = inroot::ensure(root, c"dev/console", Want::File).at(Stage::ConsoleMount)?;
+    let tree = mount::clone_tree(slave.as_fd(), c"", false).at(Stage::ConsoleMount)?;
+    mount::attach(tree.as_fd(), console.as_fd()).at(Stage::ConsoleMount)?;
+    Ok(Some(slave))
+}
+
+/// Makes the terminal of an exec, whose root is the container's already.
+pub fn terminal_in_place(plan: &ProcessPlan, socket: BorrowedFd<'_>) -> Step<Option<OwnedFd>> {
+    let Some(wanted) = &plan.terminal else {
+        return Ok(None);
+    };
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root = rustix::fs::open(c"/", flags, Mode::empty()).at(Stage::Console)?;
+    open_terminal(root.as_fd(), wanted, socket).map(Some)
+}
+
+fn open_terminal(
+    root: BorrowedFd<'_>,
+    wanted: &TerminalPlan,
+    socket: BorrowedFd<'_>,
+) -> Step<OwnedFd> {
+    let flags = OFlags::RDWR | OFlags::NOCTTY;
+    let master = inroot::open(root, c"dev/pts/ptmx", flags).at(Stage::Console)?;
+    // A file of the image in the place of the multiplexer must not be taken for one (CVE-2025-52565).
+    let kind = rustix::fs::fstatfs(&master).at(Stage::Console)?.f_type as u64;
+    let number = inroot::character_device(master.as_fd()).at(Stage::Console)?;
+    if kind != DEVPTS_SUPER_MAGIC || number != Some(rustix::fs::makedev(5, 2)) {
+        return Err(Fail {
+            stage: Stage::Console,
+            index: 1,
+            errno: Errno::NODEV,
+        });
+    }
+    let slave = pty::open_slave(master.as_fd()).at(Stage::Console)?;
+    if let Some((rows, columns)) = wanted.size {
+        pty::set_size(slave.as_fd(), rows, columns).at(Stage::Console)?;
+    }
+    send_master(
+        wanted.socket.as_ref().map(AsFd::as_fd),
+        socket,
+        master.as_fd(),
+    )?;
+    pty::set_controlling(slave.as_fd()).at(Stage::Console)?;
+    Ok(slave)
+}
+
+/// Puts the standard streams in their places and gives them to the user.
+pub fn streams(plan: &ProcessPlan, terminal: Option<&OwnedFd>) -> Step {
+    if let Some(terminal) = terminal {
+        for number in 0..3 {
+            sys_exec::dup_onto(terminal.as_fd(), number)
+                .at_index(Stage::Streams, number as usize)?;
+        }
+    } else if let Some(stdio) = &plan.stdio {
+        for (number, fd) in stdio.iter().enumerate() {
+            sys_exec::dup_onto(fd.as_fd(), number as i32).at_index(Stage::Streams, number)?;
+        }
+    }
+    if plan.own_streams {
+        for number in 0..3 {
+            own_stream(plan, number).at_index(Stage::Streams, number)?;
+        }
+    }
+    Ok(())
+}
+
+/// Lets the user reopen `/dev/stdout` and the like. Devices that are shared with
+/// everybody (`/dev/null`) stay as they are; so does what cannot change hands.
+fn own_stream(plan: &ProcessPlan, number: usize) -> carrack_sys::Result<()> {
+    let fd = [
+        rustix::stdio::stdin(),
+        rustix::stdio::stdout(),
+        rustix::stdio::stderr(),
+    ][number];
+    let stat = match rustix::fs::fstat(fd) {
+        Err(Errno::BADF) => return Ok(()),
+        other => other?,
+    };
+    let null = FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice
+        && stat.st_rdev == rustix::fs::makedev(1, 3);
+    if stat.st_uid == plan.uid || null {
+        return Ok(());
+    }
+    match rustix::fs::fchown(fd, Some(Uid::from_raw(plan.uid)), None::<Gid>) {
+        Err(Errno::PERM | Errno::INVAL | Errno::ROFS) => Ok(()),
+        other => other,
+    }
+}
+
+/// Takes on everything that the plan says about the process. Returns the index
+/// of the candidate to execute.
+pub fn become_process(
+    plan: &ProcessPlan,
+    own_limits: bool,
+    proc: BorrowedFd<'_>,
+    socket: BorrowedFd<'_>,
+) -> Step<usize> {
+    for (index, (resource, limit)) in plan.rlimits.iter().enumerate().filter(|_| own_limits) {
+        rustix::process::setrlimit(*resource, limit.clone()).at_index(Stage::Rlimit, index)?;
+    }
+    placement(plan)?;
+    if let Some(domain) = plan.personality {
+        cred::personality(domain).at(Stage::Personality)?;
+    }
+    if plan.no_new_privileges {
+        cred::no_new_privs().at(Stage::NoNewPrivileges)?;
+    }
+    labels(plan, proc)?;
+    let entered = enter_cwd(plan)?;
+    let early = plan.seccomp.as_ref().filter(|_| !plan.no_new_privileges);
+    if let Some(filter) = early {
+        load_filter(filter, socket)?;
+    }
+    change_user(plan)?;
+    if !entered {
+        rustix::process::chdir(plan.cwd.as_c_str()).at(Stage::Cwd)?;
+    }
+    cwd_is_inside()?;
+    finish_capabilities(plan)?;
+    rustix::process::umask(Mode::from_raw_mode(plan.umask));
+    let program = find_program(plan)?;
+    // A listener is handed on by the parent, so its filter can't wait for start.
+    if let Some(filter) = plan
+        .seccomp
+        .as_ref()
+        .filter(|f| early.is_none() && f.listener)
+    {
+        load_filter(filter, socket)?;
+    }
+    sys_exec::cloexec_from(3 + plan.preserve_fds).at(Stage::Streams)?;
+    Ok(program)
+}
+
+/// Executes the program. Returns only the failure.
+pub fn exec(plan: &ProcessPlan, program: usize) -> Step<std::convert::Infallible> {
+    if let Some(filter) = plan
+        .seccomp
+        .as_ref()
+        .filter(|f| plan.no_new_privileges && !f.listener)
+    {
+        seccomp::load(&filter.program, filter.flags).at(Stage::Seccomp)?;
+    }
+    let path = plan
+        .candidates
+        .get(program)
+        .map_or(c"", |path| path.as_c_str());
+    let errno = sys_exec::execve(path, &plan.args, &plan.env);
+    Err(Fail {
+        stage: Stage::Exec,
+        index: program as u32,
+        errno,
+    })
+}
+
+/// Scheduling, I/O priority, memory policy and processors.
+fn placement(plan: &ProcessPlan) -> Step {
+    if let Some(scheduler) = &plan.scheduler {
+        sched::set_attributes(scheduler).at(Stage::Scheduler)?;
+    }
+    if let Some(priority) = plan.io_priority {
+        sched::set_io_priority(priority).at(Stage::IoPriority)?;
+    }
+    if let Some((mode, nodes)) = &plan.memory_policy {
+        sched::set_memory_policy(*mode, nodes).at(Stage::MemoryPolicy)?;
+    }
+    if let Some(cpus) = &plan.affinity {
+        sched::set_affinity(cpus).at(Stage::CpuAffinity)?;
+    }
+    Ok(())
+}
+
+/// AppArmor and SELinux labels that the kernel applies at exec.
+fn labels(plan: &ProcessPlan, proc: BorrowedFd<'_>) -> Step {
+    if let Some(request) = &plan.apparmor {
+        let request = request.to_bytes();
+        match write_proc(proc, c"thread-self/attr/apparmor/exec", request) {
+            // Kernels before 5.8 have the shared file only.
+            Err(Errno::NOENT) => write_proc(proc, c"thread-self/attr/exec", request),
+            other => other,
+        }
+        .at(Stage::Apparmor)?;
+    }
+    if let Some(label) = &plan.selinux {
+        write_proc(proc, c"thread-self/attr/exec", label.to_bytes()).at(Stage::Selinux)?;
+    }
+    Ok(())
+}
+
+/// Enters the working directory, made when it is missing. False when only the
+/// user may enter it (tried again after the change of ids).
+fn enter_cwd(plan: &ProcessPlan) -> Step<bool> {
+    match rustix::process::chdir(plan.cwd.as_c_str()) {
+        Ok(()) => Ok(true),
+        Err(Errno::ACCESS | Errno::PERM) => Ok(false),
+        Err(Errno::NOENT) => {
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            let root = rustix::fs::open(c"/", flags, Mode::empty()).at(Stage::Cwd)?;
+            let made = inroot::ensure(root.as_fd(), &plan.cwd, Want::Directory).at(Stage::Cwd)?;
+            rustix::process::fchdir(&made).at(Stage::Cwd)?;
+            Ok(true)
+        }
+        Err(errno) => Err(Fail {
+            stage: Stage::Cwd,
+            index: 0,
+            errno,
+        }),
+    }
+}
+
+/// A descriptor that leaked from the host as working directory would show the
+/// host's file system; getcwd(2) says so with a path that is not below the root (CVE-2024-21626).
+fn cwd_is_inside() -> Step {
+    let mut buffer = [0u8; 4096 + 64];
+    match sys_exec::getcwd(&mut buffer) {
+        Ok(path) if path.first() == Some(&b'/') => Ok(()),
+        Ok(_) => Err(Fail {
+            stage: Stage::CwdOutside,
+            index: 0,
+            errno: Errno::PERM,
+        }),
+        // A directory that was removed, or a path that is too long, is inside all the same.
+        Err(Errno::NAMETOOLONG | Errno::RANGE) => Ok(()),
+        Err(errno) => Err(Fail {
+            stage: Stage::CwdOutside,
+            index: 0,
+            errno,
+        }),
+    }
+}
+
+/// Bounding set, groups and ids, with the permitted set kept for what follows.
+fn change_user(plan: &ProcessPlan) -> Step {
+    if let Some(caps) = &plan.caps {
+        for &cap in &caps.bounding_drop {
+            match cred::bounding_drop(cap) {
+                // A capability that this kernel does not know is not there to be dropped.
+                Ok(()) | Err(Errno::INVAL) => {}
+                Err(errno) => return Err(errno).at_index(Stage::Capabilities, cap as usize),
+            }
+        }
+        cred::keep_caps(true).at(Stage::Capabilities)?;
+    }
+    if let Some(groups) = &plan.groups {
+        cred::setgroups(groups).at(Stage::Groups)?;
+    }
+    cred::setresgid(plan.gid).at_index(Stage::User, 1)?;
+    cred::setresuid(plan.uid).at(Stage::User)
+}
+
+fn finish_capabilities(plan: &ProcessPlan) -> Step {
+    let Some(CapPlan { sets, ambient, .. }) = &plan.caps else {
+        return Ok(());
+    };
+    cred::keep_caps(false).at(Stage::Capabilities)?;
+    cred::capset(sets).at(Stage::Capabilities)?;
+    // exec empties the ambient set of a program with privileges only; start from none.
+    cred::ambient_clear().at(Stage::Capabilities)?;
+    for &cap in ambient {
+        cred::ambient_raise(cap).at_index(Stage::Capabilities, cap as usize)?;
+    }
+    Ok(())
+}
+
+/// The first candidate that is a file the process may execute.
+fn find_program(plan: &ProcessPlan) -> Step<usize> {
+    let mut errno = Errno::NOENT;
+    for (index, path) in plan.candidates.iter().enumerate() {
+        match executable(path) {
+            Ok(()) => return Ok(index),
+            Err(error @ (Errno::ACCESS | Errno::ISDIR)) => errno = error,
+            Err(Errno::NOENT | Errno::NOTDIR) => {}
+            Err(error) => errno = error,
+        }
+    }
+    Err(Fail {
+        stage: Stage::Executable,
+        index: 0,
+        errno,
+    })
+}
+
+fn executable(path: &CStr) -> carrack_sys::Result<()> {
+    rustix::fs::accessat(CWD, path, Access::EXEC_OK, AtFlags::EACCESS)?;
+    let stat = rustix::fs::stat(path)?;
+    match FileType::from_raw_mode(stat.st_mode) {
+        FileType::Directory => Err(Errno::ISDIR),
+        FileType::RegularFile => Ok(()),
+        _ => Err(Errno::ACCESS),
+    }
+}
+
+/// Loads the filter; a listener's descriptor goes to the parent by number,
+/// because sending it could itself be a filtered call.
+fn load_filter(filter: &SeccompPlan, socket: BorrowedFd<'_>) -> Step {
+    let mut flags = filter.flags;
+    if filter.listener {
+        flags |= seccomp::FLAG_NEW_LISTENER;
+    }
+    let Some(listener) = seccomp::load(&filter.program, flags).at(Stage::Seccomp)? else {
+        return Ok(());
+    };
+    let number = std::os::fd::AsRawFd::as_raw_fd(&listener);
+    report::send(socket, Message::Listener { number }, &[]).at(Stage::SeccompListener)?;
+    wait_for_go(socket)
+}

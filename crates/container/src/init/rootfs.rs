@@ -1,0 +1,362 @@
+//! The root file system: attach, mount, make devices, pivot, protect.
+//!
+//! ```text
+//! prepare   propagation off · attach the root tree · mounts in order · devices, links
+//! (hooks of the runtime and of the container see the root at its host path)
+//! enter     pivot (or move, or chroot) · the old root is gone
+//! protect   read-only paths · masked paths · read-only root
+//! ```
+//! Every destination is a descriptor inside the root (see [`super::inroot`]).
+
+use super::inroot::{self, Want};
+use super::report::{self, At, Message, Stage, Step};
+use super::wait_for_go;
+use crate::plan::{DevicePlan, MountKind, MountPlan, Pivot, RootfsPlan, Source};
+use carrack_sys::Errno;
+use carrack_sys::mount::{self, MountAttr, attr};
+use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, Uid};
+use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
+use std::ffi::CStr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+const MS_REC: u64 = 16384;
+const PROC_SUPER_MAGIC: u64 = 0x9fa0;
+
+/// Builds the root file system at its host path; returns its descriptor.
+pub fn prepare(plan: &RootfsPlan, socket: BorrowedFd<'_>) -> Step<OwnedFd> {
+    mount::mount(c"", c"/", c"", plan.propagation, None).at(Stage::Propagation)?;
+    let tree = match &plan.tree {
+        Source::Tree(fd) => rustix::io::fcntl_dupfd_cloexec(fd, 0).at(Stage::RootTree)?,
+        Source::Path(path) => mount::clone_tree(CWD, path, true).at(Stage::RootTree)?,
+    };
+    attach_root(plan, tree.as_fd())?;
+    // Device modes and directories are exactly what the plan says.
+    rustix::process::umask(Mode::empty());
+    for (index, mount) in plan.mounts.iter().enumerate() {
+        mount_one(tree.as_fd(), mount, index, socket)?;
+    }
+    make_devices(tree.as_fd(), &plan.devices)?;
+    make_links(tree.as_fd(), plan)?;
+    rustix::process::umask(Mode::from_raw_mode(0o022));
+    Ok(tree)
+}
+
+fn attach_root(plan: &RootfsPlan, tree: BorrowedFd<'_>) -> Step {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let target = match rustix::fs::open(plan.path.as_c_str(), flags, Mode::empty()) {
+        // A user namespace's root need not be able to search the way to the root file system:
+        // any place in our own mount namespace serves.
+        Err(Errno::ACCESS) => rustix::fs::open(c"/", flags, Mode::empty()),
+        other => other,
+    };
+    mount::attach(tree, target.at(Stage::RootAttach)?.as_fd()).at(Stage::RootAttach)
+}
+
+fn mount_one(root: BorrowedFd<'_>, plan: &MountPlan, index: usize, socket: BorrowedFd<'_>) -> Step {
+    match &plan.kind {
+        MountKind::Bind {
+            source,
+            attr,
+            recursive,
+        } => {
+            let cloned;
+            let tree = match source {
+                Source::Tree(fd) => fd.as_fd(),
+                Source::Path(path) => {
+                    cloned =
+                        mount::clone_tree(CWD, path, *recursive).at_index(Stage::Mount, index)?;
+                    if *attr != MountAttr::default() {
+                        mount::mount_setattr(cloned.as_fd(), false, attr)
+                            .at_index(Stage::MountAttributes, index)?;
+                    }
+                    cloned.as_fd()
+                }
+            };
+            let directory = inroot::is_directory(tree).at_index(Stage::Mount, index)?;
+            let want = if directory {
+                Want::Directory
+            } else {
+                Want::File
+            };
+            let target = inroot::ensure(root, &plan.destination, want)
+                .at_index(Stage::MountDestination, index)?;
+            if !plan.over_proc {
+                refuse_procfs(target.as_fd()).at_index(Stage::MountDestination, index)?;
+            }
+            mount::attach(tree, target.as_fd()).at_index(Stage::Mount, index)?;
+            after(plan, tree, index)
+        }
+        MountKind::Symlink { target } => inroot::make_symlink(root, &plan.destination, target)
+            .at_index(Stage::MountDestination, index),
+        MountKind::FileSystem {
+            kind,
+            source,
+            flags,
+            data,
+            copy_up,
+            no_links,
+        } => {
+            let target = inroot::ensure(root, &plan.destination, Want::Directory)
+                .at_index(Stage::MountDestination, index)?;
+            if *no_links {
+                inroot::open_no_links(root, &plan.destination, OFlags::PATH)
+                    .at_index(Stage::MountDestination, index)?;
+            }
+            inroot::enter(target.as_fd()).at_index(Stage::Mount, index)?;
+            mount::mount(source, c".", kind, *flags, data.as_deref())
+                .at_index(Stage::Mount, index)?;
+            if !*copy_up && plan.propagation.is_empty() && plan.recursive == MountAttr::default() {
+                return Ok(());
+            }
+            let mounted = inroot::open(root, &plan.destination, OFlags::PATH)
+                .at_index(Stage::MountAttributes, index)?;
+            if *copy_up {
+                let message = Message::CopyUp {
+                    index: index as u32,
+                };
+                report::send(socket, message, &[target.as_fd(), mounted.as_fd()])
+                    .at_index(Stage::CopyUp, index)?;
+                wait_for_go(socket)?;
+            }
+            after(plan, mounted.as_fd(), index)
+        }
+        MountKind::Remount { attr } => {
+            let mounted = inroot::open(root, &plan.destination, OFlags::PATH)
+                .at_index(Stage::MountDestination, index)?;
+            mount::mount_setattr(mounted.as_fd(), false, attr)
+                .at_index(Stage::MountAttributes, index)?;
+            after(plan, mounted.as_fd(), index)
+        }
+    }
+}
+
+/// Recursive attributes and propagation, once the mount is in place.
+fn after(plan: &MountPlan, mounted: BorrowedFd<'_>, index: usize) -> Step {
+    if plan.recursive != MountAttr::default() {
+        mount::mount_setattr(mounted, true, &plan.recursive)
+            .at_index(Stage::MountAttributes, index)?;
+    }
+    for &change in &plan.propagation {
+        let attr = MountAttr {
+            propagation: change & !MS_REC,
+            ..MountAttr::default()
+        };
+        mount::mount_setattr(mounted, change & MS_REC != 0, &attr)
+            .at_index(Stage::MountAttributes, index)?;
+    }
+    Ok(())
+}
+
+/// A link in the image must not lead a bind mount onto procfs, where it could
+/// hide or fake what the kernel and the runtime read.
+fn refuse_procfs(target: BorrowedFd<'_>) -> carrack_sys::Result<()> {
+    let kind = rustix::fs::fstatfs(target)?.f_type as u64;
+    if kind == PROC_SUPER_MAGIC {
+        Err(Errno::PERM)
+    } else {
+        Ok(())
+    }
+}
+
+fn make_devices(root: BorrowedFd<'_>, devices: &[DevicePlan]) -> Step {
+    let mut directory: Option<(&CStr, OwnedFd)> = None;
+    for (index, device) in devices.iter().enumerate() {
+        let parent = match &directory {
+            Some((path, fd)) if *path == device.directory.as_c_str() => fd.as_fd(),
+            _ => {
+                let fd = inroot::ensure(root, &device.directory, Want::Directory)
+                    .at_index(Stage::Device, index)?;
+                directory.insert((&device.directory, fd)).1.as_fd()
+            }
+        };
+        make_device(root, parent, device).at_index(Stage::Device, index)?;
+    }
+    Ok(())
+}
+
+fn make_device(
+    root: BorrowedFd<'_>,
+    parent: BorrowedFd<'_>,
+    device: &DevicePlan,
+) -> carrack_sys::Result<()> {
+    if device.bind {
+        return bind_device(root, device);
+    }
+    let kind = FileType::from_raw_mode(device.mode);
+    match rustix::fs::mknodat(
+        parent,
+        &device.name,
+        kind,
+        Mode::from_raw_mode(device.mode),
+        device.number,
+    ) {
+        Ok(()) => {}
+        // The image or a mount brought it: fine when it is the same device.
+        Err(Errno::EXIST) => return same_device(parent, device),
+        // Device cgroups and user namespaces may forbid to make what may be used.
+        Err(Errno::PERM) => return bind_device(root, device),
+        Err(error) => return Err(error),
+    }
+    if (device.uid, device.gid) != (0, 0) {
+        let owner = (
+            Some(Uid::from_raw(device.uid)),
+            Some(Gid::from_raw(device.gid)),
+        );
+        rustix::fs::chownat(
+            parent,
+            &device.name,
+            owner.0,
+            owner.1,
+            AtFlags::SYMLINK_NOFOLLOW,
+        )?;
+    }
+    Ok(())
+}
+
+fn same_device(parent: BorrowedFd<'_>, device: &DevicePlan) -> carrack_sys::Result<()> {
+    let stat = rustix::fs::statat(parent, &device.name, AtFlags::SYMLINK_NOFOLLOW)?;
+    let same = FileType::from_raw_mode(stat.st_mode) == FileType::from_raw_mode(device.mode)
+        && (stat.st_rdev == device.number
+            || FileType::from_raw_mode(device.mode) == FileType::Fifo);
+    if same { Ok(()) } else { Err(Errno::EXIST) }
+}
+
+fn bind_device(root: BorrowedFd<'_>, device: &DevicePlan) -> carrack_sys::Result<()> {
+    let tree = mount::clone_tree(CWD, &device.host_path, false)?;
+    let target = inroot::ensure(root, &device.path, Want::File)?;
+    mount::attach(tree.as_fd(), target.as_fd())
+}
+
+fn make_links(root: BorrowedFd<'_>, plan: &RootfsPlan) -> Step {
+    if plan.links.is_empty() {
+        return Ok(());
+    }
+    let dev = inroot::ensure(root, c"dev", Want::Directory).at(Stage::DeviceLink)?;
+    for (index, (target, name)) in plan.links.iter().enumerate() {
+        match rustix::fs::symlinkat(target, &dev, name) {
+            // What the image or a mount brought stays.
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(errno) => return Err(errno).at_index(Stage::DeviceLink, index),
+        }
+    }
+    Ok(())
+}
+
+/// Makes the tree the root of the process.
+pub fn enter(plan: &RootfsPlan, root: BorrowedFd<'_>) -> Step {
+    rustix::process::fchdir(root).at(Stage::Pivot)?;
+    match plan.pivot {
+        Pivot::PivotRoot => {
+            mount::pivot_root_here().at(Stage::Pivot)?;
+            // The old root is stacked on the new one; what lies on top at "." is the old one.
+            mount::detach(c".").at(Stage::Pivot)?;
+        }
+        Pivot::Move => {
+            mount::mount(c".", c"/", c"", 8192 /* MS_MOVE */, None).at(Stage::Pivot)?;
+            rustix::process::chroot(c".").at(Stage::Pivot)?;
+        }
+    }
+    rustix::process::chdir(c"/").at(Stage::Pivot)?;
+    if let Some(change) = plan.final_propagation {
+        mount::mount(c"", c"/", c"", change, None).at(Stage::Propagation)?;
+    }
+    Ok(())
+}
+
+/// Read-only paths, masked paths, and the root's own attributes.
+pub fn protect(plan: &RootfsPlan, root: BorrowedFd<'_>) -> Step {
+    for (index, path) in plan.readonly_paths.iter().enumerate() {
+        make_readonly(root, path).at_index(Stage::ReadonlyPath, index)?;
+    }
+    let mut mask = Mask::default();
+    for (index, path) in plan.masked_paths.iter().enumerate() {
+        mask.cover(root, path).at_index(Stage::MaskedPath, index)?;
+    }
+    for (index, path) in plan.late_readonly.iter().enumerate() {
+        let mounted =
+            inroot::open(root, path, OFlags::PATH).at_index(Stage::RootAttributes, index)?;
+        let readonly = MountAttr {
+            set: attr::RDONLY,
+            ..MountAttr::default()
+        };
+        mount::mount_setattr(mounted.as_fd(), false, &readonly)
+            .at_index(Stage::RootAttributes, index)?;
+    }
+    if plan.readonly {
+        let readonly = MountAttr {
+            set: attr::RDONLY,
+            ..MountAttr::default()
+        };
+        mount::mount_setattr(root, false, &readonly).at(Stage::RootAttributes)?;
+    }
+    Ok(())
+}
+
+fn make_readonly(root: BorrowedFd<'_>, path: &CStr) -> carrack_sys::Result<()> {
+    let target = match inroot::open(root, path, OFlags::PATH) {
+        Err(Errno::NOENT | Errno::NOTDIR) => return Ok(()),
+        other => other?,
+    };
+    let tree = mount::clone_tree(target.as_fd(), c"", true)?;
+    let readonly = MountAttr {
+        set: attr::RDONLY,
+        ..MountAttr::default()
+    };
+    // Only the path's own mount, as runc does it: mounts below keep what they are.
+    mount::mount_setattr(tree.as_fd(), false, &readonly)?;
+    mount::attach(tree.as_fd(), target.as_fd())
+}
+
+/// What covers masked paths: the container's `/dev/null` over files, one empty
+/// read-only tmpfs, shared by all of them, over directories.
+#[derive(Default)]
+struct Mask {
+    null: Option<OwnedFd>,
+    empty: Option<OwnedFd>,
+}
+
+impl Mask {
+    fn cover(&mut self, root: BorrowedFd<'_>, path: &CStr) -> carrack_sys::Result<()> {
+        let target = match inroot::open(root, path, OFlags::PATH) {
+            Err(Errno::NOENT | Errno::NOTDIR) => return Ok(()),
+            other => other?,
+        };
+        if inroot::is_directory(target.as_fd())? {
+            return self.cover_directory(target.as_fd());
+        }
+        let null = match &self.null {
+            Some(fd) => fd,
+            None => self.null.insert(open_null(root)?),
+        };
+        let tree = mount::clone_tree(null.as_fd(), c"", false)?;
+        mount::attach(tree.as_fd(), target.as_fd())
+    }
+
+    fn cover_directory(&mut self, target: BorrowedFd<'_>) -> carrack_sys::Result<()> {
+        if let Some(empty) = &self.empty {
+            let copy = mount::clone_tree(empty.as_fd(), c"", false)?;
+            return mount::attach(copy.as_fd(), target);
+        }
+        let fs = rustix::mount::fsopen(c"tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
+        rustix::mount::fsconfig_set_string(&fs, c"nr_inodes", c"1")?;
+        rustix::mount::fsconfig_create(&fs)?;
+        let flags = MountAttrFlags::MOUNT_ATTR_RDONLY
+            | MountAttrFlags::MOUNT_ATTR_NOSUID
+            | MountAttrFlags::MOUNT_ATTR_NODEV
+            | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+        let empty = rustix::mount::fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, flags)?;
+        mount::attach(empty.as_fd(), target)?;
+        self.empty = Some(empty);
+        Ok(())
+    }
+}
+
+/// The container's `/dev/null`, known to be the null device: an image's file
+/// in its place would turn a mask into a door (CVE-2025-31133).
+fn open_null(root: BorrowedFd<'_>) -> carrack_sys::Result<OwnedFd> {
+    let null = inroot::open(root, c"dev/null", OFlags::PATH | OFlags::NOFOLLOW)?;
+    match inroot::character_device(null.as_fd())? {
+        Some(number) if number == rustix::fs::makedev(1, 3) => Ok(null),
+        _ => Err(Errno::NODEV),
+    }
+}

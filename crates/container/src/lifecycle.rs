@@ -1,0 +1,347 @@
+//! What can be done with a container that exists.
+//!
+//! Status is never stored: it follows from init (alive with the recorded start
+//! time?), the fifo (waits for start?) and the freezer.
+//!
+//! ```text
+//! creating ──▶ created ──start──▶ running ◀──pause/resume──▶ paused
+//!     │           │ kill            │ exit, kill                │ kill
+//!     └───────────┴────────────▶ stopped ──delete──▶ gone
+//! ```
+
+use crate::create::{create_group, driver, read_config, run_poststart};
+use crate::error::Error;
+use crate::runtime::Container;
+use crate::{hooks, procfs, rdt};
+use carrack_cgroup::{Group, Layout};
+use carrack_spec::runtime::{IntelRdt, Process, Resources, Spec, State, Status};
+use carrack_sys::clone::ns;
+use carrack_sys::{Errno, pidfd};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{Mode, OFlags};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+const SIGKILL: i32 = 9;
+/// How long a killed init may take to end, in seconds.
+const KILL_SECONDS_MAX: i64 = 10;
+
+impl Container {
+    /// Where the container is in its life.
+    ///
+    /// # Errors
+    /// When procfs or the freezer cannot be read.
+    pub fn status(&self) -> Result<Status, Error> {
+        let proc = procfs::open()?;
+        let own = &self.record.carrack;
+        let alive = |pid: i32, start: u64| procfs::start_time(proc.as_fd(), pid) == Some(start);
+        if self.record.init_process_pid == 0 {
+            let creating = own.creator != 0 && alive(own.creator, own.creator_start);
+            return Ok(if creating {
+                Status::Creating
+            } else {
+                Status::Stopped
+            });
+        }
+        if !alive(self.record.init_process_pid, self.record.init_process_start) {
+            return Ok(Status::Stopped);
+        }
+        if self.directory.waits_for_start() {
+            return Ok(Status::Created);
+        }
+        Ok(if self.is_frozen()? {
+            Status::Paused
+        } else {
+            Status::Running
+        })
+    }
+
+    fn is_frozen(&self) -> Result<bool, Error> {
+        if self.record.cgroup_paths.is_empty() {
+            return Ok(false);
+        }
+        Ok(self.cgroup()?.is_frozen().unwrap_or(false))
+    }
+
+    /// The state as the specification defines it.
+    ///
+    /// # Errors
+    /// As [`Container::status`].
+    pub fn state(&self) -> Result<State, Error> {
+        Ok(self.state_with(self.status()?))
+    }
+
+    pub(crate) fn state_with(&self, status: Status) -> State {
+        let own = &self.record.carrack;
+        State {
+            oci_version: own.oci_version.clone(),
+            id: self.record.id.clone(),
+            status,
+            pid: if status == Status::Stopped {
+                0
+            } else {
+                self.record.init_process_pid
+            },
+            bundle: own.bundle.clone(),
+            annotations: own.annotations.clone(),
+        }
+    }
+
+    /// The configuration as it was at create.
+    ///
+    /// # Errors
+    /// When the copy cannot be read.
+    pub fn spec(&self) -> Result<Spec, Error> {
+        let path = self.directory.config();
+        let text = read_config(&path)?;
+        Spec::from_json(&text).map_err(|source| Error::Parse { path, source })
+    }
+
+    /// The configuration's process, as a base for an exec.
+    ///
+    /// # Errors
+    /// As [`Container::spec`].
+    pub fn exec_process(&self) -> Result<Process, Error> {
+        Ok(self.spec()?.process.unwrap_or_default())
+    }
+
+    /// The container's cgroups: limits, statistics, events.
+    ///
+    /// # Errors
+    /// When the host's hierarchies cannot be found.
+    pub fn cgroup(&self) -> Result<Group, Error> {
+        let layout = Layout::detect()?;
+        Ok(Group::open(
+            &layout,
+            &self.record.cgroup_paths,
+            driver(&self.record),
+        ))
+    }
+
+    /// Starts the program of a created container.
+    ///
+    /// # Errors
+    /// [`Error::WrongStatus`] unless it is created.
+    pub fn start(&mut self) -> Result<(), Error> {
+        let status = self.status()?;
+        if status != Status::Created {
+            return Err(self.wrong_status("start", status));
+        }
+        let fifo = self.directory.fifo();
+        let failed = |e| Error::path("cannot start through", &fifo, e);
+        // Not blocking: a fifo that nobody reads is an init that died (ENXIO).
+        let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let writer = rustix::fs::open(&fifo, flags, Mode::empty()).map_err(|e| match e {
+            Errno::NXIO => self.wrong_status("start", Status::Stopped),
+            e => failed(e),
+        })?;
+        // The one who removes the fifo starts the container; a second start finds it gone.
+        std::fs::remove_file(&fifo).map_err(|e| Error::path("cannot remove", &fifo, e))?;
+        rustix::io::write(&writer, b"0").map_err(failed)?;
+        if let Some(hooks) = self.spec()?.hooks {
+            run_poststart(&hooks.poststart, &self.state_with(Status::Running));
+        }
+        Ok(())
+    }
+
+    /// Sends a signal to init, or with `all` to every process of the container.
+    ///
+    /// # Errors
+    /// [`Error::NotRunning`] when it has stopped.
+    pub fn kill(&self, signal: i32, all: bool) -> Result<(), Error> {
+        let alive = self.init();
+        let own_pids = self.record.carrack.namespaces & ns::PID != 0;
+        // Without a pid namespace of its own, init's end leaves the others running.
+        if all || (!own_pids && signal == SIGKILL) {
+            let group = self.cgroup()?;
+            if alive.is_none() && group.pids(true).unwrap_or_default().is_empty() {
+                return if all { Ok(()) } else { Err(self.not_running()) };
+            }
+            return Ok(group.kill(signal)?);
+        }
+        let Some(init) = alive else {
+            return Err(self.not_running());
+        };
+        match pidfd::send_signal(init.as_fd(), signal) {
+            Ok(()) => {}
+            Err(Errno::SRCH) => return Err(self.not_running()),
+            Err(error) => {
+                return Err(Error::system(
+                    format!("cannot send signal {signal} to container {}", self.id),
+                    error,
+                ));
+            }
+        }
+        if signal == SIGKILL && self.is_frozen()? {
+            // A v1 freezer holds back even SIGKILL.
+            self.cgroup()?.thaw()?;
+        }
+        Ok(())
+    }
+
+    /// Init, while it lives.
+    pub(crate) fn init(&self) -> Option<OwnedFd> {
+        if self.record.init_process_pid == 0 {
+            return None;
+        }
+        let proc = procfs::open().ok()?;
+        let pidfd = pidfd::open(self.record.init_process_pid).ok()?;
+        // The descriptor first, then the start time: the pid can't change hands in between.
+        let start = procfs::start_time(proc.as_fd(), self.record.init_process_pid);
+        (start == Some(self.record.init_process_start)).then_some(pidfd)
+    }
+
+    /// Removes the container and all that is left of it: processes, cgroups,
+    /// files. With `force` also one that runs.
+    ///
+    /// # Errors
+    /// [`Error::NotStopped`] without `force`; what cannot be removed.
+    pub fn delete(self, force: bool) -> Result<(), Error> {
+        let status = self.status()?;
+        match status {
+            Status::Stopped | Status::Created => {}
+            _ if force => {}
+            status => {
+                return Err(Error::NotStopped {
+                    id: self.record.id.clone(),
+                    status,
+                });
+            }
+        }
+        if status == Status::Creating {
+            let creator = pidfd::open(self.record.carrack.creator);
+            if let Ok(creator) = creator {
+                let _ = pidfd::send_signal(creator.as_fd(), SIGKILL);
+                let _ = wait_for_end(&creator);
+            }
+        }
+        let spec = self.spec().ok();
+        self.end_processes(spec.as_ref())?;
+        if self.record.carrack.intel_rdt_made {
+            rdt::remove(Path::new(&self.record.intel_rdt_path));
+        }
+        self.directory.remove()?;
+        if let Some(hooks) = spec.and_then(|spec| spec.hooks)
+            && let Err(error) = hooks::run(
+                "poststop",
+                &hooks.poststop,
+                &self.state_with(Status::Stopped),
+            )
+        {
+            log::warn!("{error}");
+        }
+        Ok(())
+    }
+
+    fn end_processes(&self, spec: Option<&Spec>) -> Result<(), Error> {
+        if let Some(init) = self.init() {
+            let _ = pidfd::send_signal(init.as_fd(), SIGKILL);
+            if self.is_frozen()? {
+                self.cgroup()?.thaw()?;
+            }
+            wait_for_end(&init).map_err(|e| {
+                Error::system(format!("init of container {} does not end", self.id), e)
+            })?;
+        }
+        let group = match spec {
+            // A create that was killed before it knew its cgroups: find them the way they were made.
+            Some(spec)
+                if self.record.cgroup_paths.is_empty() && self.record.init_process_pid == 0 =>
+            {
+                create_group(&Layout::detect()?, &self.record, spec)?
+            }
+            _ => self.cgroup()?,
+        };
+        Ok(group.destroy()?)
+    }
+
+    /// Freezes every process of the container.
+    ///
+    /// # Errors
+    /// [`Error::WrongStatus`] unless it is running or created.
+    pub fn pause(&self) -> Result<(), Error> {
+        match self.status()? {
+            Status::Running | Status::Created => Ok(self.cgroup()?.freeze()?),
+            status => Err(self.wrong_status("pause", status)),
+        }
+    }
+
+    /// Lets a paused container go on.
+    ///
+    /// # Errors
+    /// [`Error::WrongStatus`] unless it is paused.
+    pub fn resume(&self) -> Result<(), Error> {
+        match self.status()? {
+            Status::Paused => Ok(self.cgroup()?.thaw()?),
+            Status::Created if self.is_frozen()? => Ok(self.cgroup()?.thaw()?),
+            status => Err(self.wrong_status("resume", status)),
+        }
+    }
+
+    /// Changes limits; what is absent stays as it is.
+    ///
+    /// # Errors
+    /// [`Error::WrongStatus`] when it has stopped; what the kernel refuses.
+    pub fn update(&mut self, resources: &Resources, rdt: Option<&IntelRdt>) -> Result<(), Error> {
+        let status = self.status()?;
+        if status == Status::Stopped {
+            return Err(self.wrong_status("update", status));
+        }
+        let group = self.cgroup()?;
+        group.apply(resources)?;
+        if !resources.devices.is_empty() {
+            group.apply_devices(&crate::plan::device_rules(&resources.devices))?;
+        }
+        if let Some(settings) = rdt {
+            if self.record.intel_rdt_path.is_empty() {
+                return Err(Error::invalid(
+                    "linux.intelRdt",
+                    "the container has no resource control group",
+                ));
+            }
+            rdt::update(Path::new(&self.record.intel_rdt_path), settings)?;
+        }
+        Ok(())
+    }
+
+    /// Process ids of the container's processes, as the host sees them.
+    ///
+    /// # Errors
+    /// When the cgroup cannot be read.
+    pub fn processes(&self) -> Result<Vec<i32>, Error> {
+        Ok(self.cgroup()?.pids(true)?)
+    }
+
+    pub(crate) fn wrong_status(&self, verb: &'static str, status: Status) -> Error {
+        Error::WrongStatus {
+            verb,
+            id: self.record.id.clone(),
+            status,
+        }
+    }
+
+    pub(crate) fn not_running(&self) -> Error {
+        Error::NotRunning {
+            id: self.record.id.clone(),
+        }
+    }
+}
+
+/// Waits until the process has ended, whoever reaps it.
+fn wait_for_end(process: &OwnedFd) -> carrack_sys::Result<()> {
+    let mut fds = [PollFd::new(process, PollFlags::IN)];
+    let timeout = Timespec {
+        tv_sec: KILL_SECONDS_MAX,
+        tv_nsec: 0,
+    };
+    match rustix::io::retry_on_intr(|| poll(&mut fds, Some(&timeout)))? {
+        0 => Err(Errno::TIMEDOUT),
+        _ => {
+            // Reap it when it is our own child; somebody else's is their work.
+            match pidfd::wait(process.as_fd(), false) {
+                Ok(_) | Err(Errno::CHILD) => Ok(()),
+                Err(error) => Err(error),
+            }
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! Capabilities: names, and what a process' five sets mean for this machine.
+
+use crate::error::Error;
+use carrack_spec::runtime::Capabilities;
+use carrack_sys::cred::{CapBits, CapSets};
+
+/// Names by number, `linux/capability.h` of Linux 6.18.
+pub const CAPABILITIES: [&str; 41] = [
+    "CAP_CHOWN",
+    "CAP_DAC_OVERRIDE",
+    "CAP_DAC_READ_SEARCH",
+    "CAP_FOWNER",
+    "CAP_FSETID",
+    "CAP_KILL",
+    "CAP_SETGID",
+    "CAP_SETUID",
+    "CAP_SETPCAP",
+    "CAP_LINUX_IMMUTABLE",
+    "CAP_NET_BIND_SERVICE",
+    "CAP_NET_BROADCAST",
+    "CAP_NET_ADMIN",
+    "CAP_NET_RAW",
+    "CAP_IPC_LOCK",
+    "CAP_IPC_OWNER",
+    "CAP_SYS_MODULE",
+    "CAP_SYS_RAWIO",
+    "CAP_SYS_CHROOT",
+    "CAP_SYS_PTRACE",
+    "CAP_SYS_PACCT",
+    "CAP_SYS_ADMIN",
+    "CAP_SYS_BOOT",
+    "CAP_SYS_NICE",
+    "CAP_SYS_RESOURCE",
+    "CAP_SYS_TIME",
+    "CAP_SYS_TTY_CONFIG",
+    "CAP_MKNOD",
+    "CAP_LEASE",
+    "CAP_AUDIT_WRITE",
+    "CAP_AUDIT_CONTROL",
+    "CAP_SETFCAP",
+    "CAP_MAC_OVERRIDE",
+    "CAP_MAC_ADMIN",
+    "CAP_SYSLOG",
+    "CAP_WAKE_ALARM",
+    "CAP_BLOCK_SUSPEND",
+    "CAP_AUDIT_READ",
+    "CAP_PERFMON",
+    "CAP_BPF",
+    "CAP_CHECKPOINT_RESTORE",
+];
+
+/// Capability changes of a process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CapPlan {
+    /// To drop from the bounding set.
+    pub bounding_drop: Vec<u32>,
+    /// Effective, permitted and inheritable.
+    pub sets: CapSets,
+    /// To raise in the ambient set.
+    pub ambient: Vec<u32>,
+}
+
+/// What of `caps` can be given when only `available` is there (the caller's
+/// permitted set, or everything in a new user namespace). A known capability
+/// that is not available is dropped with a warning, or refused in strict mode;
+/// so is a name that is not known.
+pub fn cap_plan(caps: &Capabilities, available: CapBits, strict: bool) -> Result<CapPlan, Error> {
+    let mut dropped = Vec::new();
+    let mut unknown = Vec::new();
+    let mut set = |names: &[String]| {
+        let mut bits: CapBits = 0;
+        for name in names {
+            match number(name) {
+                Some(cap) if available & bit(cap) != 0 => bits |= bit(cap),
+                Some(_) if !dropped.contains(name) => dropped.push(name.clone()),
+                Some(_) => {}
+                None if !unknown.contains(name) => unknown.push(name.clone()),
+                None => {}
+            }
+        }
+        bits
+    };
+    let bounding = set(&caps.bounding);
+    let sets = CapSets {
+        effective: set(&caps.effective),
+        permitted: set(&caps.permitted),
+        inheritable: set(&caps.inheritable),
+    };
+    let ambient = set(&caps.ambient);
+    for (names, what) in [
+        (dropped, "the runtime does not hold them"),
+        (unknown, "they are not known"),
+    ] {
+        if names.is_empty() {
+            continue;
+        }
+        let reason = format!("cannot give the capabilities {}: {what}", names.join(", "));
+        if strict {
+            return Err(Error::invalid("process.capabilities", reason));
+        }
+        log::warn!("process.capabilities: {reason}; the process starts without them");
+    }
+    Ok(CapPlan {
+        bounding_drop: numbers(!bounding),
+        // The kernel refuses an effective or ambient capability outside of the permitted set.
+        sets: CapSets {
+            effective: sets.effective & sets.permitted,
+            ..sets
+        },
+        ambient: numbers(ambient & sets.permitted & sets.inheritable),
+    })
+}
+
+fn number(name: &str) -> Option<u32> {
+    let found = CAPABILITIES
+        .iter()
+        .position(|known| name.eq_ignore_ascii_case(known))?;
+    u32::try_from(found).ok()
+}
+
+fn bit(cap: u32) -> CapBits {
+    1 << cap
+}
+
+fn numbers(bits: CapBits) -> Vec<u32> {
+    (0..CAPABILITIES.len() as u32)
+        .filter(|&cap| bits & bit(cap) != 0)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn caps(names: &[&str]) -> Capabilities {
+        let list: Vec<String> = names.iter().map(|s| s.to_string()).collect();
+        Capabilities {
+            bounding: list.clone(),
+            effective: list.clone(),
+            permitted: list.clone(),
+            inheritable: Vec::new(),
+            ambient: list,
+        }
+    }
+
+    #[test]
+    fn what_is_not_available_is_dropped_or_refused() {
+        let wanted = caps(&["CAP_KILL", "CAP_SYS_RESOURCE", "CAP_NOVEL"]);
+        let plan = cap_plan(&wanted, bit(5), false).unwrap();
+        assert_eq!(plan.sets.permitted, bit(5));
+        assert_eq!(plan.bounding_drop.len(), 40);
+        assert!(!plan.bounding_drop.contains(&5));
+        assert!(plan.ambient.is_empty(), "not inheritable, so not ambient");
+        let error = cap_plan(&wanted, bit(5), true).unwrap_err();
+        assert!(error.to_string().contains("CAP_SYS_RESOURCE"), "{error}");
+    }
+
+    #[test]
+    fn numbers_are_the_kernels() {
+        assert_eq!(number("CAP_SYS_ADMIN"), Some(21));
+        assert_eq!(number("cap_checkpoint_restore"), Some(40));
+        assert_eq!(number("SYS_ADMIN"), None);
+    }
+}

@@ -1,0 +1,444 @@
+//! Mounts of the configuration, planned.
+//!
+//! A bind mount becomes a detached tree right here when the caller has
+//! `CAP_SYS_ADMIN` over its mount namespace: the source is looked up once, by
+//! the host's rules, and its attributes are set before any container process
+//! can see it. Otherwise (rootless) the child clones it by path in its own
+//! namespaces, with the same rights as the caller.
+
+use super::Source;
+use super::options::{self, Options, libc_ms as ms};
+use super::process::c_string;
+use crate::error::Error;
+use carrack_spec::runtime::{IdMapping, Mount};
+use carrack_sys::mount::{MountAttr, attr, clone_tree, mount_setattr};
+use rustix::fs::CWD;
+use std::ffi::CString;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+/// One mount to carry out.
+#[derive(Debug)]
+pub struct MountPlan {
+    /// Inside the root, lexically clean, no leading slash.
+    pub destination: CString,
+    /// What to mount.
+    pub kind: MountKind,
+    /// Attributes for the mount and all below it, set once it is in place.
+    pub recursive: MountAttr,
+    /// Propagation changes (`MS_…`), in order, once it is in place.
+    pub propagation: Vec<u64>,
+    /// The destination may lie on procfs.
+    pub over_proc: bool,
+}
+
+/// What to mount.
+#[derive(Debug)]
+pub enum MountKind {
+    /// A bind mount.
+    Bind {
+        /// From where.
+        source: Source,
+        /// Attributes, when the child clones.
+        attr: MountAttr,
+        /// With the mounts below, when the child clones.
+        recursive: bool,
+    },
+    /// A file system by mount(2).
+    FileSystem {
+        /// Its type.
+        kind: CString,
+        /// Its source.
+        source: CString,
+        /// `MS_…`.
+        flags: u64,
+        /// Its own options.
+        data: Option<CString>,
+        /// Copy the directory below into it.
+        copy_up: bool,
+        /// No symbolic link may be in the destination.
+        no_links: bool,
+    },
+    /// New attributes for what is mounted there.
+    Remount {
+        /// The attributes.
+        attr: MountAttr,
+    },
+    /// No mount but a symbolic link (co-mounted cgroup v1 controllers).
+    Symlink {
+        /// Where it points.
+        target: CString,
+    },
+}
+
+/// What the parent may do and what it knows about the container.
+pub struct MountContext<'a> {
+    /// The bundle, for relative sources.
+    pub bundle: &'a Path,
+    /// The caller may clone mounts in its own namespace.
+    pub privileged: bool,
+    /// Propagation of trees whose mount names none (`MS_SLAVE` and the like, 0 to keep).
+    pub tree_propagation: u64,
+    /// SELinux context of file systems.
+    pub mount_label: &'a str,
+    /// The container's id mappings, for `idmap` without mappings.
+    pub uid_mappings: &'a [IdMapping],
+    /// As `uid_mappings`.
+    pub gid_mappings: &'a [IdMapping],
+}
+
+/// Files of procfs that programs such as lxcfs may replace.
+const PROC_FILES: [&str; 12] = [
+    "proc/cpuinfo",
+    "proc/diskstats",
+    "proc/meminfo",
+    "proc/stat",
+    "proc/swaps",
+    "proc/uptime",
+    "proc/loadavg",
+    "proc/slabinfo",
+    "proc/net/dev",
+    "proc/sys/kernel/ns_last_pid",
+    "proc/sys/crypto/fips_enabled",
+    "proc/sys/kernel/random/boot_id",
+];
+
+/// Plans mount number `index` of the configuration. The path to make read-only
+/// at the very end, when there is one, comes second.
+pub fn mount_plan(
+    mount: &Mount,
+    index: usize,
+    context: &MountContext<'_>,
+) -> Result<(MountPlan, Option<CString>), Error> {
+    let field = format!("mounts[{index}]");
+    if mount.destination.is_empty() {
+        return Err(Error::invalid(&field, "destination is empty"));
+    }
+    if !mount.destination.starts_with('/') {
+        log::warn!(
+            "config.json: {field}: destination {:?} is not absolute; taken as /{0}",
+            mount.destination
+        );
+    }
+    let clean = inside(&mount.destination);
+    let options = options::parse(&mount.options);
+    let mapped = !mount.uid_mappings.is_empty() || !mount.gid_mappings.is_empty();
+    let mut late_readonly = None;
+    let kind = if options.flags & ms::REMOUNT != 0 && options.is_bind() {
+        MountKind::Remount {
+            attr: options.attributes(),
+        }
+    } else if mount.kind == "bind" || options.is_bind() {
+        check_proc(&clean, mount, &field)?;
+        bind(mount, &options, &field, context)?
+    } else {
+        if mapped || options.idmap.is_some() {
+            return Err(Error::invalid(&field, "id mappings are for bind mounts"));
+        }
+        let kind = file_system(mount, &options, &clean, &field, context)?;
+        if delayed_readonly(mount, &options) {
+            late_readonly = Some(c_string(&clean, &field)?);
+        }
+        kind
+    };
+    let plan = MountPlan {
+        destination: c_string(&clean, &field)?,
+        kind,
+        recursive: options.recursive,
+        propagation: options.propagation.clone(),
+        over_proc: PROC_FILES.contains(&clean.as_str()) || clean == "proc",
+    };
+    Ok((plan, late_readonly))
+}
+
+/// A path inside the root: no leading slash, no empty, `.` or `..` components.
+pub fn inside(path: &str) -> String {
+    let mut parts: Vec<&str> = Vec::new();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => drop(parts.pop()),
+            part => parts.push(part),
+        }
+    }
+    parts.join("/")
+}
+
+fn check_proc(clean: &str, mount: &Mount, field: &str) -> Result<(), Error> {
+    let below = clean.starts_with("proc/") && !PROC_FILES.contains(&clean);
+    if below {
+        let reason = format!(
+            "{} is inside /proc; only files such as /proc/meminfo may be replaced",
+            mount.destination
+        );
+        return Err(Error::invalid(field, reason));
+    }
+    Ok(())
+}
+
+/// A read-only tmpfs still gets its directories and devices first.
+fn delayed_readonly(mount: &Mount, options: &Options) -> bool {
+    mount.kind == "tmpfs" && options.flags & ms::RDONLY != 0
+}
+
+fn file_system(
+    mount: &Mount,
+    options: &Options,
+    clean: &str,
+    field: &str,
+    context: &MountContext<'_>,
+) -> Result<MountKind, Error> {
+    if mount.kind.is_empty() && options.flags & ms::REMOUNT == 0 {
+        return Err(Error::invalid(field, "neither a type nor the option bind"));
+    }
+    if options.copy_up && mount.kind != "tmpfs" {
+        return Err(Error::invalid(field, "tmpcopyup is for tmpfs"));
+    }
+    if clean.starts_with("proc/") && mount.kind != "proc" && mount.kind != "tmpfs" {
+        check_proc(clean, mount, field)?;
+    }
+    if clean.is_empty() {
+        return Err(Error::invalid(
+            field,
+            "the destination is the root itself; set root.path instead",
+        ));
+    }
+    let mut data = options.data.clone();
+    let labelled = !matches!(
+        mount.kind.as_str(),
+        "proc" | "sysfs" | "cgroup" | "cgroup2" | "mqueue"
+    );
+    if labelled && !context.mount_label.is_empty() && !data.contains("context=") {
+        if !data.is_empty() {
+            data.push(',');
+        }
+        data.push_str(&format!("context=\"{}\"", context.mount_label));
+    }
+    let mut flags = options.flags;
+    if delayed_readonly(mount, options) {
+        flags &= !ms::RDONLY;
+    }
+    let source = if mount.source.is_empty() {
+        &mount.kind
+    } else {
+        &mount.source
+    };
+    Ok(MountKind::FileSystem {
+        kind: c_string(&mount.kind, field)?,
+        source: c_string(source, field)?,
+        flags,
+        data: if data.is_empty() {
+            None
+        } else {
+            Some(c_string(&data, field)?)
+        },
+        copy_up: options.copy_up,
+        no_links: matches!(mount.kind.as_str(), "proc" | "sysfs"),
+    })
+}
+
+fn bind(
+    mount: &Mount,
+    options: &Options,
+    field: &str,
+    context: &MountContext<'_>,
+) -> Result<MountKind, Error> {
+    if mount.source.is_empty() {
+        return Err(Error::invalid(field, "a bind mount needs a source"));
+    }
+    if !options.data.is_empty() {
+        // Other runtimes ignore these too: a bind mount has no file system options of its own.
+        log::debug!(
+            "config.json: {field}: options {:?} mean nothing for a bind mount",
+            options.data
+        );
+    }
+    let path = context.bundle.join(&mount.source);
+    let text = path
+        .to_str()
+        .ok_or_else(|| Error::invalid(field, "source is not UTF-8"))?;
+    let source = c_string(text, field)?;
+    let recursive = options.flags & ms::REC != 0;
+    let attr = options.attributes();
+    let mapped = options.idmap.is_some() || !mount.uid_mappings.is_empty();
+    if !context.privileged {
+        if mapped {
+            return Err(Error::invalid(
+                field,
+                "an idmapped mount needs root on the host",
+            ));
+        }
+        return Ok(MountKind::Bind {
+            source: Source::Path(source),
+            attr,
+            recursive,
+        });
+    }
+    let tree = clone_tree(CWD, &source, recursive).map_err(|e| {
+        Error::system(
+            format!("config.json: {field}: cannot open the source {text}"),
+            e,
+        )
+    })?;
+    let failed = |e| {
+        Error::system(
+            format!("config.json: {field}: cannot set the options of {text}"),
+            e,
+        )
+    };
+    set_tree(
+        tree.as_fd(),
+        attr,
+        recursive,
+        tree_propagation(options, context),
+    )
+    .map_err(failed)?;
+    if mapped {
+        map_ids(tree.as_fd(), mount, options, field, context)?;
+    }
+    Ok(MountKind::Bind {
+        source: Source::Tree(tree),
+        attr,
+        recursive,
+    })
+}
+
+fn tree_propagation(options: &Options, context: &MountContext<'_>) -> u64 {
+    if options.propagation.is_empty() {
+        context.tree_propagation
+    } else {
+        0
+    }
+}
+
+/// Attributes of the tree's root, propagation of all of it.
+fn set_tree(
+    tree: BorrowedFd<'_>,
+    attributes: MountAttr,
+    recursive: bool,
+    propagation: u64,
+) -> carrack_sys::Result<()> {
+    let whole = MountAttr {
+        propagation,
+        ..MountAttr::default()
+    };
+    if !recursive {
+        let both = MountAttr {
+            propagation,
+            ..attributes
+        };
+        return if both == MountAttr::default() {
+            Ok(())
+        } else {
+            mount_setattr(tree, false, &both)
+        };
+    }
+    if propagation != 0 {
+        mount_setattr(tree, true, &whole)?;
+    }
+    if attributes == MountAttr::default() {
+        Ok(())
+    } else {
+        mount_setattr(tree, false, &attributes)
+    }
+}
+
+fn map_ids(
+    tree: BorrowedFd<'_>,
+    mount: &Mount,
+    options: &Options,
+    field: &str,
+    context: &MountContext<'_>,
+) -> Result<(), Error> {
+    let own = !mount.uid_mappings.is_empty() || !mount.gid_mappings.is_empty();
+    let (uids, gids) = if own {
+        (&mount.uid_mappings[..], &mount.gid_mappings[..])
+    } else {
+        (context.uid_mappings, context.gid_mappings)
+    };
+    if uids.is_empty() || gids.is_empty() {
+        let reason =
+            "an idmapped mount needs uidMappings and gidMappings, its own or the container's";
+        return Err(Error::invalid(field, reason));
+    }
+    let namespace: OwnedFd = crate::userns::namespace_with(uids, gids)?;
+    let attr = MountAttr {
+        set: attr::IDMAP,
+        userns_fd: std::os::fd::AsRawFd::as_raw_fd(&namespace) as u64,
+        ..MountAttr::default()
+    };
+    mount_setattr(tree, options.idmap == Some(true), &attr).map_err(|e| {
+        let hint = "the kernel refuses an idmapped mount (does its file system support them?)";
+        Error::system(format!("config.json: {field}: {hint}"), e)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(json: &str) -> Result<(MountPlan, Option<CString>), Error> {
+        let mount: Mount = serde_json::from_str(json).unwrap();
+        let context = MountContext {
+            bundle: Path::new("/bundle"),
+            privileged: false,
+            tree_propagation: 0,
+            mount_label: "",
+            uid_mappings: &[],
+            gid_mappings: &[],
+        };
+        mount_plan(&mount, 3, &context)
+    }
+
+    #[test]
+    fn destinations_stay_inside() {
+        assert_eq!(inside("/a//b/./../c/"), "a/c");
+        assert_eq!(inside("../../etc"), "etc");
+        assert_eq!(inside("/"), "");
+    }
+
+    #[test]
+    fn a_relative_bind_source_is_in_the_bundle() {
+        let (plan, _) =
+            plan(r#"{"destination":"/data","source":"vol","options":["rbind","ro"]}"#).unwrap();
+        let MountKind::Bind {
+            source: Source::Path(path),
+            attr,
+            recursive,
+        } = plan.kind
+        else {
+            panic!()
+        };
+        assert_eq!(path.as_c_str(), c"/bundle/vol");
+        assert_eq!((attr.set, recursive), (attr::RDONLY, true));
+    }
+
+    #[test]
+    fn a_readonly_tmpfs_becomes_readonly_last() {
+        let (plan, late) = plan(
+            r#"{"destination":"/dev","type":"tmpfs","source":"tmpfs","options":["ro","mode=755"]}"#,
+        )
+        .unwrap();
+        let MountKind::FileSystem { flags, data, .. } = plan.kind else {
+            panic!()
+        };
+        assert_eq!((flags, data.as_deref()), (0, Some(c"mode=755")));
+        assert_eq!(late.as_deref(), Some(c"dev"));
+    }
+
+    #[test]
+    fn contradictions_name_the_mount() {
+        for json in [
+            r#"{"destination":""}"#,
+            r#"{"destination":"/x"}"#,
+            r#"{"destination":"/","type":"tmpfs"}"#,
+            r#"{"destination":"/x","type":"bind"}"#,
+            r#"{"destination":"/proc/sys","type":"bind","source":"/tmp"}"#,
+            r#"{"destination":"/x","type":"ext4","options":["tmpcopyup"]}"#,
+            r#"{"destination":"/x","type":"tmpfs","uidMappings":[{"size":1}]}"#,
+        ] {
+            let error = plan(json).unwrap_err().to_string();
+            assert!(error.contains("mounts[3]"), "{json}: {error}");
+        }
+    }
+}

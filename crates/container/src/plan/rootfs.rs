@@ -1,0 +1,237 @@
+//! The root file system, planned: tree, mounts, devices, protection.
+
+use super::Source;
+use super::devices::{DevicePlan, device_plans};
+use super::mounts::{MountContext, MountPlan, inside, mount_plan};
+use super::options::{libc_ms as ms, propagation_named};
+use super::process::c_string;
+use crate::error::{Error, Names};
+use carrack_spec::runtime::{Mount, Spec};
+use carrack_sys::mount::{MountAttr, clone_tree, mount_setattr};
+use rustix::fs::CWD;
+use std::ffi::CString;
+use std::os::fd::AsFd;
+use std::path::Path;
+
+/// The root file system of a container.
+#[derive(Debug)]
+pub struct RootfsPlan {
+    /// The root's mount.
+    pub tree: Source,
+    /// Where it is on the host.
+    pub path: CString,
+    /// Propagation of the child's copy of the host's mounts (`MS_…`).
+    pub propagation: u64,
+    /// Mounts in order.
+    pub mounts: Vec<MountPlan>,
+    /// Devices to make.
+    pub devices: Vec<DevicePlan>,
+    /// Symbolic links in `/dev`: target and name.
+    pub links: Vec<(CString, CString)>,
+    /// How the tree becomes the root.
+    pub pivot: Pivot,
+    /// Propagation of the container's root at the end.
+    pub final_propagation: Option<u64>,
+    /// Make the root mount read-only.
+    pub readonly: bool,
+    /// tmpfs mounts to make read-only once they are filled.
+    pub late_readonly: Vec<CString>,
+    /// Paths to cover.
+    pub masked_paths: Vec<CString>,
+    /// Paths to make read-only.
+    pub readonly_paths: Vec<CString>,
+}
+
+/// How the tree becomes the root.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pivot {
+    /// pivot_root(2).
+    PivotRoot,
+    /// Move the mount over the root and chroot (`--no-pivot`, for an initramfs).
+    Move,
+}
+
+/// What the caller decided.
+pub struct RootfsContext<'a> {
+    /// The bundle.
+    pub bundle: &'a Path,
+    /// The root file system, canonical.
+    pub rootfs: &'a Path,
+    /// The caller may clone mounts in its own namespace.
+    pub privileged: bool,
+    /// The container has a user namespace of its own.
+    pub user_namespace: bool,
+    /// `--no-pivot`.
+    pub no_pivot: bool,
+    /// Mounts in the place of those of type `cgroup`.
+    pub cgroup_mounts: Vec<CgroupMounts>,
+}
+
+/// What a mount of type `cgroup` stands for.
+pub struct CgroupMounts {
+    /// Its index in the configuration.
+    pub index: usize,
+    /// The mounts to carry out.
+    pub mounts: Vec<MountPlan>,
+    /// The path to make read-only at the end.
+    pub late_readonly: Option<CString>,
+}
+
+const LINKS: [(&std::ffi::CStr, &std::ffi::CStr); 5] = [
+    (c"/proc/self/fd", c"fd"),
+    (c"/proc/self/fd/0", c"stdin"),
+    (c"/proc/self/fd/1", c"stdout"),
+    (c"/proc/self/fd/2", c"stderr"),
+    (c"pts/ptmx", c"ptmx"),
+];
+
+/// Plans the root file system and names its elements.
+pub fn rootfs_plan(
+    spec: &Spec,
+    mut context: RootfsContext<'_>,
+    names: &mut Names,
+) -> Result<RootfsPlan, Error> {
+    let linux = spec.linux.as_ref();
+    let wanted = linux.map_or("", |linux| &linux.rootfs_propagation);
+    let named = match wanted {
+        "" => None,
+        name => Some(propagation_named(name).ok_or_else(|| {
+            let reason = format!(
+                "{name:?} is none of shared, slave, private, unbindable with an optional r"
+            );
+            Error::invalid("linux.rootfsPropagation", reason)
+        })?),
+    };
+    let kind = named.unwrap_or(ms::SLAVE | ms::REC) & !ms::REC;
+    let text = context
+        .rootfs
+        .to_str()
+        .ok_or_else(|| Error::invalid("root.path", "is not UTF-8"))?;
+    names.rootfs = text.to_owned();
+    let path = c_string(text, "root.path")?;
+    let own_tree = if kind == ms::SHARED { ms::SLAVE } else { kind };
+    let mount_context = MountContext {
+        bundle: context.bundle,
+        privileged: context.privileged,
+        tree_propagation: if kind == ms::SHARED { 0 } else { ms::SLAVE },
+        mount_label: linux.map_or("", |linux| &linux.mount_label),
+        uid_mappings: linux.map_or(&[][..], |linux| &linux.uid_mappings),
+        gid_mappings: linux.map_or(&[][..], |linux| &linux.gid_mappings),
+    };
+    let mut mounts = Vec::with_capacity(spec.mounts.len());
+    let mut late_readonly = Vec::new();
+    for (index, mount) in spec.mounts.iter().enumerate() {
+        if let Some(at) = context
+            .cgroup_mounts
+            .iter()
+            .position(|group| group.index == index)
+        {
+            let group = context.cgroup_mounts.swap_remove(at);
+            names
+                .mounts
+                .extend(group.mounts.iter().map(|_| describe(mount)));
+            mounts.extend(group.mounts);
+            late_readonly.extend(group.late_readonly);
+            continue;
+        }
+        let (plan, late) = mount_plan(mount, index, &mount_context)?;
+        names.mounts.push(describe(mount));
+        mounts.push(plan);
+        late_readonly.extend(late);
+    }
+    let set_up_dev = !spec.mounts.iter().any(|mount| {
+        inside(&mount.destination) == "dev"
+            && (mount.kind == "bind" || mount.options.iter().any(|o| o == "bind" || o == "rbind"))
+    });
+    let devices = if set_up_dev {
+        device_plans(spec, context.user_namespace)?
+    } else {
+        Vec::new()
+    };
+    names.devices = devices
+        .iter()
+        .map(|d| d.host_path.to_string_lossy().into_owned())
+        .collect();
+    let paths = |list: &[String], field: &str| -> Result<Vec<CString>, Error> {
+        list.iter()
+            .enumerate()
+            .map(|(index, path)| protected_path(path, &format!("{field}[{index}]")))
+            .collect()
+    };
+    let (masked, readonly) =
+        linux.map_or((&[][..], &[][..]), |l| (&l.masked_paths, &l.readonly_paths));
+    names.masked = masked.to_vec();
+    names.readonly = readonly.to_vec();
+    Ok(RootfsPlan {
+        tree: root_tree(&path, own_tree, context.privileged)?,
+        path,
+        propagation: ms::REC
+            | if kind == ms::PRIVATE {
+                ms::PRIVATE
+            } else {
+                ms::SLAVE
+            },
+        mounts,
+        devices,
+        links: if set_up_dev {
+            LINKS.map(|(t, n)| (t.to_owned(), n.to_owned())).into()
+        } else {
+            Vec::new()
+        },
+        pivot: if context.no_pivot {
+            Pivot::Move
+        } else {
+            Pivot::PivotRoot
+        },
+        final_propagation: named
+            .filter(|change| change & !ms::REC == ms::SHARED || change & ms::UNBINDABLE != 0),
+        readonly: spec.root.as_ref().is_some_and(|root| root.readonly),
+        late_readonly,
+        masked_paths: paths(masked, "linux.maskedPaths")?,
+        readonly_paths: paths(readonly, "linux.readonlyPaths")?,
+    })
+}
+
+fn protected_path(path: &str, field: &str) -> Result<CString, Error> {
+    if !path.starts_with('/') {
+        return Err(Error::invalid(
+            field,
+            format!("{path:?} is not an absolute path"),
+        ));
+    }
+    c_string(&inside(path), field)
+}
+
+fn root_tree(path: &CString, propagation: u64, privileged: bool) -> Result<Source, Error> {
+    if !privileged {
+        return Ok(Source::Path(path.clone()));
+    }
+    let failed = |e| {
+        Error::system(
+            format!(
+                "cannot open the root file system {}",
+                path.to_string_lossy()
+            ),
+            e,
+        )
+    };
+    let tree = clone_tree(CWD, path, true).map_err(failed)?;
+    let attr = MountAttr {
+        propagation,
+        ..MountAttr::default()
+    };
+    mount_setattr(tree.as_fd(), true, &attr).map_err(failed)?;
+    Ok(Source::Tree(tree))
+}
+
+fn describe(mount: &Mount) -> String {
+    let kind = if mount.kind.is_empty() {
+        "bind"
+    } else {
+        &mount.kind
+    };
+    match mount.source.as_str() {
+        "" => format!("{kind} at {}", mount.destination),
+        source => format!("{kind} {source} at {}", mount.destination),
+    }
+}
