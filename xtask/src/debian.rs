@@ -91,6 +91,18 @@ pub const BENCH: [Package; 6] = [
     package("strace", "/usr/bin/strace", "the count of system calls"),
 ];
 
+/// What `make test-vm` uses.
+pub const VM: [Package; 4] = [
+    package(
+        "qemu-system-x86",
+        "/usr/bin/qemu-system-x86_64",
+        "the machine",
+    ),
+    package("mmdebstrap", "/usr/bin/mmdebstrap", "the machine's disk"),
+    package("e2fsprogs", "/usr/sbin/mkfs.ext4", "the machine's disk"),
+    package("python3", "/usr/bin/python3", "the line to the machine"),
+];
+
 /// Installs what is missing, or says what is. Never an error: tests skip what they cannot do.
 pub fn ensure(wanted: &[Package]) -> Result<()> {
     let missing: Vec<&Package> = wanted

@@ -5,8 +5,10 @@
 //! into the programs that are shipped.
 
 mod bench;
+mod counts;
 mod debian;
 mod testrun;
+mod testvm;
 mod tidy;
 
 use std::path::{Path, PathBuf};
@@ -18,6 +20,8 @@ const USAGE: &str = "usage: cargo xtask COMMAND
   test [ARGS..]   every test with counts and an audit for leaks; ARGS go to `cargo test`
   bench-runtime   carrack-runtime beside runc, crun and the floor
                   [--rounds N] [--no-scale] [--runtime PATH]
+  test-vm         the tests in a VM with systemd and pure cgroup v2
+                  [-l apparmor|selinux] [-p PACKAGE].. [-- ARGS for the test programs]
 ";
 
 fn main() -> ExitCode {
@@ -28,6 +32,7 @@ fn main() -> ExitCode {
         "tidy" => tidy::run(&root()),
         "bench-runtime" => bench::run(&root(), &rest),
         "test" => testrun::run(&root(), &rest),
+        "test-vm" => testvm::run(&root(), &rest),
         _ => {
             eprint!("{USAGE}");
             return ExitCode::from(2);

@@ -615,7 +615,7 @@ fn apply_from_outside(
     }
     for (resource, limit) in &process.rlimits {
         let target = rustix::process::Pid::from_raw(pid);
-        rustix::process::prlimit(target, *resource, limit.clone())
+        rustix::process::prlimit(target, *resource, *limit)
             .map_err(|e| Error::system(format!("cannot set the limit {resource:?}"), e))?;
     }
     Ok(())

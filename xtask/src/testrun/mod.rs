@@ -14,7 +14,6 @@
 //! test program) count as one failure each, so the last line never hides either.
 
 mod audit;
-mod counts;
 mod watch;
 
 use std::io::Write;
@@ -24,8 +23,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use counts::Counts;
-
+use crate::counts::Counts;
 use crate::debian;
 
 /// Minutes after which a run that hangs is ended, unless `CARRACK_TEST_MINUTES` says otherwise.

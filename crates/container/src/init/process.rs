@@ -124,7 +124,7 @@ pub fn become_process(
     socket: BorrowedFd<'_>,
 ) -> Step<usize> {
     for (index, (resource, limit)) in plan.rlimits.iter().enumerate().filter(|_| own_limits) {
-        rustix::process::setrlimit(*resource, limit.clone()).at_index(Stage::Rlimit, index)?;
+        rustix::process::setrlimit(*resource, *limit).at_index(Stage::Rlimit, index)?;
     }
     placement(plan)?;
     if let Some(domain) = plan.personality {
