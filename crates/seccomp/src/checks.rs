@@ -194,7 +194,7 @@ impl Facts {
 fn settle(chain: &Graph, head: NodeId, graph: &mut Graph) -> NodeId {
     // Edges lead to smaller ids, so this order sees every way to a node before it.
     let mut facts: Vec<Option<Facts>> = vec![None; head as usize + 1];
-    let mut edges = vec![(0, 0); head as usize + 1];
+    let mut edges = vec![None; head as usize + 1];
     if let Some(start) = facts.last_mut() {
         *start = Some(Facts::default());
     }
@@ -221,18 +221,18 @@ fn settle(chain: &Graph, head: NodeId, graph: &mut Graph) -> NodeId {
             }
             to
         };
-        edges[id as usize] = (lead(yes, true), lead(no, false));
+        edges[id as usize] = Some((lead(yes, true), lead(no, false)));
     }
     // Smaller ids first, so that the targets of an edge have their new ids.
-    let mut placed = Vec::with_capacity(edges.len());
-    for (id, &(yes, no)) in edges.iter().enumerate() {
-        let new = match chain.get(id as NodeId) {
-            Node::Return(value) => graph.ret(value),
-            Node::Branch { test, .. } if (yes, no) != (0, 0) => {
+    let mut placed: Vec<NodeId> = Vec::with_capacity(edges.len());
+    for (id, edge) in edges.iter().enumerate() {
+        let new = match (chain.get(id as NodeId), edge) {
+            (Node::Return(value), _) => graph.ret(value),
+            (Node::Branch { test, .. }, &Some((yes, no))) => {
                 graph.test(test, placed[yes as usize], placed[no as usize])
             }
-            // No way leads here.
-            Node::Branch { .. } => 0,
+            // No way leads here, so no edge does.
+            (Node::Branch { .. }, None) => NodeId::MAX,
         };
         placed.push(new);
     }
