@@ -1,7 +1,8 @@
 //! The runner's counts out of the lines that cargo and libtest print.
 //!
 //! Lines read: `test result: ok. 3 passed; 0 failed; 0 ignored; …`, `SKIP name: reason`
-//! (once per name) and `test name ... FAILED`. Displayed as the run's last line:
+//! (once per name), `skipped: reason` under the header `---- name stdout ----` that
+//! `--show-output` prints, and `test name ... FAILED`. Displayed as the run's last line:
 //! `N passed, N failed, N skipped`.
 
 use std::collections::BTreeMap;
@@ -17,6 +18,8 @@ pub struct Counts {
     ignored: u64,
     skips: BTreeMap<String, String>,
     failures: Vec<String>,
+    /// The test whose output is being shown.
+    shown: String,
 }
 
 impl Counts {
@@ -25,14 +28,16 @@ impl Counts {
         let line = line.trim();
         if let Some(result) = line.strip_prefix("test result: ") {
             self.take_result(result);
-        } else if let Some(skip) = line.strip_prefix("SKIP ") {
-            if let Some((name, reason)) = skip.split_once(": ") {
-                self.skips.insert(name.to_string(), reason.to_string());
-            }
-        } else if let Some(name) = line
-            .strip_prefix("test ")
-            .and_then(|l| l.strip_suffix(" ... FAILED"))
+        } else if let Some((name, reason)) = line
+            .strip_prefix("SKIP ")
+            .and_then(|skip| skip.split_once(": "))
         {
+            self.skips.insert(name.to_string(), reason.to_string());
+        } else if let Some(reason) = line.strip_prefix("skipped: ") {
+            self.skips.insert(self.shown.clone(), reason.to_string());
+        } else if let Some(name) = between(line, "---- ", " stdout ----") {
+            self.shown = name.to_string();
+        } else if let Some(name) = between(line, "test ", " ... FAILED") {
             self.failures.push(name.to_string());
         }
     }
@@ -92,6 +97,10 @@ impl fmt::Display for Counts {
     }
 }
 
+fn between<'a>(line: &'a str, start: &str, end: &str) -> Option<&'a str> {
+    line.strip_prefix(start)?.strip_suffix(end)
+}
+
 #[cfg(test)]
 mod tests {
     use super::Counts;
@@ -119,6 +128,15 @@ mod tests {
              test result: ok. 3 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out",
         );
         assert_eq!(counts.to_string(), "2 passed, 0 failed, 1 skipped");
+    }
+
+    #[test]
+    fn a_plain_skip_is_counted_under_the_test_that_printed_it() {
+        let counts = count(
+            "---- load::whole stdout ----\nskipped: needs root\n---- load::part stdout ----\nskipped: needs root\n\
+             test result: ok. 3 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out",
+        );
+        assert_eq!(counts.to_string(), "1 passed, 0 failed, 2 skipped");
     }
 
     #[test]

@@ -250,7 +250,7 @@ fn guest_script(root: &Path, module: &str, programs: &[TestProgram], args: &[Str
         let dir = quote(&program.dir.display().to_string());
         let file = quote(&program.file.display().to_string());
         script.push_str(&format!(
-            "printf '\\n-- %s\\n' {}; cd {dir}; CARGO_MANIFEST_DIR={dir} timeout {PROGRAM_SECONDS_MAX} {file} --show-output {} || {{ failed=$((failed+1)); echo \"-- {} ended with $?\"; }}\n",
+            "printf '\\n-- %s\\n' {}; cd {dir}; CARGO_MANIFEST_DIR={dir} timeout {PROGRAM_SECONDS_MAX} {file} --show-output {} || {{ code=$?; failed=$((failed+1)); echo \"-- {} ended with $code\"; }}\n",
             quote(&program.package),
             args.join(" "),
             program.package,
