@@ -160,9 +160,10 @@ impl Group {
             crate::systemd::stop(scope);
         }
         let mut first = None;
+        let end = Instant::now() + Duration::from_millis(REMOVE_TIMEOUT_MS);
         for node in &self.nodes {
-            // Go on after a failure, so that as little as possible stays behind.
-            if let Err(e) = remove_tree(&node.dir, REMOVE_TIMEOUT_MS) {
+            // Go on after a failure, so that as little as possible stays behind; the time is for all.
+            if let Err(e) = remove_tree(&node.dir, end) {
                 first.get_or_insert(e);
             }
         }
@@ -293,8 +294,7 @@ fn freeze_v2(node: &Node) -> Result<()> {
 }
 
 /// Removes one cgroup and everything nested in it.
-pub(crate) fn remove_tree(dir: &Path, timeout_ms: u64) -> Result<()> {
-    let end = Instant::now() + Duration::from_millis(timeout_ms);
+fn remove_tree(dir: &Path, end: Instant) -> Result<()> {
     let mut pause = Duration::from_micros(200);
     loop {
         match files::rmdir(dir) {
@@ -303,7 +303,7 @@ pub(crate) fn remove_tree(dir: &Path, timeout_ms: u64) -> Result<()> {
             Err(e) => return Err(Error::io("remove", dir, e)),
         }
         for name in files::children(dir)? {
-            remove_tree(&dir.join(name), left_ms(end))?;
+            remove_tree(&dir.join(name), end)?;
         }
         match files::rmdir(dir) {
             Ok(()) | Err(Errno::NOENT) => return Ok(()),
@@ -313,15 +313,11 @@ pub(crate) fn remove_tree(dir: &Path, timeout_ms: u64) -> Result<()> {
         if Instant::now() >= end {
             return Err(Error::Busy {
                 path: dir.to_owned(),
-                waited_ms: timeout_ms,
+                waited_ms: REMOVE_TIMEOUT_MS,
                 pids: pids_of(dir, true)?,
             });
         }
         std::thread::sleep(pause);
         pause = (pause * 2).min(Duration::from_millis(50));
     }
-}
-
-fn left_ms(end: Instant) -> u64 {
-    u64::try_from(end.saturating_duration_since(Instant::now()).as_millis()).unwrap_or(u64::MAX)
 }

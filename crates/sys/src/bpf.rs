@@ -61,6 +61,7 @@ struct AttachAttr {
     attach_type: u32,
     attach_flags: u32,
     replace_bpf_fd: u32,
+    relative_fd: u32,
 }
 
 #[repr(C, align(8))]
@@ -72,6 +73,7 @@ struct QueryAttr {
     attach_flags: u32,
     prog_ids: u64,
     prog_cnt: u32,
+    reserved: u32,
 }
 
 #[repr(C, align(8))]
@@ -80,6 +82,7 @@ struct GetIdAttr {
     prog_id: u32,
     next_id: u32,
     open_flags: u32,
+    token_fd: u32,
 }
 
 #[repr(C, align(8))]
@@ -107,6 +110,16 @@ struct ProgInfo {
     map_ids: u64,
     name: [u8; NAME_BYTES],
 }
+
+// No structure may end in padding: its bytes would be undefined, and the kernel has fields there.
+const _: () = assert!(
+    size_of::<LoadAttr>() == 64
+        && size_of::<AttachAttr>() == 6 * 4
+        && size_of::<QueryAttr>() == 4 * 4 + 8 + 2 * 4
+        && size_of::<GetIdAttr>() == 4 * 4
+        && size_of::<InfoAttr>() == 2 * 4 + 8
+        && size_of::<ProgInfo>() == 80
+);
 
 /// Calls bpf(2) with one of the structures above.
 fn bpf<T>(command: libc::c_int, attr: &mut T) -> Result<libc::c_long> {
@@ -171,6 +184,7 @@ pub fn attach_device_filter(
         attach_type: ATTACH_CGROUP_DEVICE,
         attach_flags: F_ALLOW_MULTI | if replace.is_some() { F_REPLACE } else { 0 },
         replace_bpf_fd: replace.map_or(0, raw),
+        relative_fd: 0,
     };
     bpf(PROG_ATTACH, &mut attr).map(drop)
 }
