@@ -11,5 +11,17 @@
 //! descriptors for the standard streams and gets the other end of the terminal.
 
 pub mod compose;
+mod containers;
+mod engine;
+mod error;
+mod monitor;
 pub mod request;
+mod run;
 pub mod user;
+
+pub use carrack_store::{ImageRecord, LoadOptions, Loaded};
+pub use carrack_task::Exit;
+pub use containers::{ContainerRecord, ContainerStatus};
+pub use engine::{Engine, EngineOptions};
+pub use error::EngineError;
+pub use run::Run;

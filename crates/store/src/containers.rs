@@ -24,6 +24,9 @@ pub struct DiskRecord {
     pub image: Digest,
     /// Diff ids of its layers, lowest first.
     pub layers: Vec<Digest>,
+    /// Who keeps the container's run-time state: a directory with one entry a container. A writable
+    /// layer without such an entry belongs to nobody any more.
+    pub owner: PathBuf,
 }
 
 /// The writable layer of one container.
@@ -68,7 +71,7 @@ impl ContainerDisk {
 }
 
 impl Store {
-    /// Makes the writable layer of container `id` on the layers of `image`.
+    /// Makes the writable layer of container `id` on the layers of `image`; `owner` is kept in its record.
     ///
     /// # Errors
     /// [`ContainerDiskError::Exists`] when there is one of that name.
@@ -77,6 +80,7 @@ impl Store {
         held: &Shared,
         id: &ContainerId,
         image: &ImageRecord,
+        owner: &Path,
     ) -> Result<ContainerDisk, ContainerDiskError> {
         let to = self.path("containers").join(id.as_str());
         let mut lowers: Vec<PathBuf> = Vec::with_capacity(image.layers.len());
@@ -104,6 +108,7 @@ impl Store {
             version: RECORD_VERSION,
             image: image.id.clone(),
             layers: image.layers.clone(),
+            owner: owner.to_owned(),
         };
         let path = at.join("record.json");
         let text =
@@ -123,6 +128,22 @@ impl Store {
     /// Directory of a container's writable layer, whether it is there or not.
     pub fn disk_path(&self, id: &ContainerId) -> PathBuf {
         self.path("containers").join(id.as_str())
+    }
+
+    /// Removes writable layers of `owner` for which `is_alive` says no. Best effort: what cannot be read
+    /// or removed is left for the next time.
+    pub fn sweep_disks(&self, owner: &Path, is_alive: impl Fn(&str) -> bool) {
+        let Ok(records) = self.container_records() else {
+            return;
+        };
+        for (id, record) in records {
+            if record.owner == owner && !is_alive(&id) {
+                let path = self.path("containers").join(&id);
+                if let Err(error) = std::fs::remove_dir_all(&path) {
+                    log::warn!("cannot remove the leftover {}: {error}", path.display());
+                }
+            }
+        }
     }
 
     pub(crate) fn container_records(&self) -> Result<Vec<(String, DiskRecord)>, ImageError> {

@@ -149,11 +149,11 @@ fn a_second_load_unpacks_nothing_and_removal_leaves_nothing() {
     let image = store.find_image("app:2").unwrap();
     let id: ContainerId = "one".parse().unwrap();
     let disk = store
-        .create_disk(&store.share().unwrap(), &id, &image)
+        .create_disk(&store.share().unwrap(), &id, &image, temp.path())
         .unwrap();
     assert!(
         store
-            .create_disk(&store.share().unwrap(), &id, &image)
+            .create_disk(&store.share().unwrap(), &id, &image, temp.path())
             .is_err(),
         "the name is taken"
     );
@@ -189,7 +189,12 @@ fn the_overlay_shows_the_image_and_takes_writes() {
     load(&store, &path).unwrap();
     let record = store.find_image("app").unwrap();
     let disk = store
-        .create_disk(&store.share().unwrap(), &"c".parse().unwrap(), &record)
+        .create_disk(
+            &store.share().unwrap(),
+            &"c".parse().unwrap(),
+            &record,
+            temp.path(),
+        )
         .unwrap();
     let mount = match disk.mount(true) {
         Ok(mount) => mount,

@@ -19,6 +19,7 @@ pub mod mount;
 pub mod netif;
 pub mod pidfd;
 pub mod pty;
+pub mod reap;
 pub mod sched;
 pub mod seccomp;
 pub mod signal;
