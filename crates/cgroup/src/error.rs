@@ -125,6 +125,17 @@ pub enum Error {
         /// The operation.
         what: &'static str,
     },
+    /// systemd did not do what was asked.
+    #[error("cannot {what} the systemd unit {unit}")]
+    Systemd {
+        /// What was asked.
+        what: &'static str,
+        /// The unit.
+        unit: String,
+        /// Its answer, or why there was none.
+        #[source]
+        source: crate::systemd::BusError,
+    },
     /// A command could not be started inside the group.
     #[error("cannot start the command inside its cgroup")]
     Spawn {

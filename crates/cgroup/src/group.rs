@@ -163,7 +163,7 @@ impl Group {
                 dir,
             });
         }
-        let scope = systemd::reopen(layout, driver, &nodes);
+        let scope = systemd::reopen(driver, &nodes);
         Group {
             mode: layout.mode(),
             nodes,
@@ -317,6 +317,18 @@ impl Group {
             .is_some_and(|n| rustix::fs::access(&n.dir, rustix::fs::Access::EXISTS).is_ok())
     }
 
+    /// Makes the cgroups that are not there yet (a scope's, on v1).
+    pub(crate) fn make_missing(&self) -> Result<()> {
+        let mut made = Made::default();
+        for node in &self.nodes {
+            if let Err(e) = make_dirs(node, &mut made) {
+                made.undo();
+                return Err(e);
+            }
+        }
+        Ok(())
+    }
+
     pub(crate) fn v1(&self, controller: &str) -> Option<&Node> {
         self.nodes
             .iter()
@@ -449,7 +461,7 @@ fn inherit_cpuset(node: &Node, dir: &Path) -> Result<()> {
     Ok(())
 }
 
-fn refuse_in_use(node: &Node) -> Result<()> {
+pub(crate) fn refuse_in_use(node: &Node) -> Result<()> {
     let pids = crate::life::pids_of(&node.dir, true)?;
     if !pids.is_empty() {
         return Err(Error::NotEmpty {

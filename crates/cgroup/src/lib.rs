@@ -46,3 +46,4 @@ pub use limits::{Device, Limits, Size, parse_size};
 pub use mounts::{ContainerMounts, HierarchyMount, Link};
 pub use path::{COMPONENT_BYTES_MAX, PATH_BYTES_MAX};
 pub use stats::Stats;
+pub use systemd::BusError;

@@ -157,6 +157,15 @@ impl Group {
     /// with [`Error::Busy`] after [`REMOVE_TIMEOUT_MS`]. Cgroups already gone are fine.
     pub fn remove(&self) -> Result<()> {
         if let Some(scope) = &self.scope {
+            // Stopping a scope would kill what is in it.
+            let pids = self.pids_everywhere()?;
+            if !pids.is_empty() {
+                return Err(Error::Busy {
+                    path: self.any_dir().to_owned(),
+                    waited_ms: 0,
+                    pids,
+                });
+            }
             crate::systemd::stop(scope);
         }
         let mut first = None;

@@ -32,10 +32,7 @@ fn an_out_of_memory_kill_is_told_and_counted() {
     assert_eq!(eater.0.wait().unwrap().signal(), Some(9));
     let stats = group.stats().unwrap().memory;
     assert!(stats.oom_kills >= 1, "{stats:?}");
-    assert!(
-        stats.memory.failures >= 1 && stats.memory.max_usage > 8 << 20,
-        "{stats:?}"
-    );
+    assert!(stats.memory.max_usage > 8 << 20, "{stats:?}");
     group.destroy().unwrap();
     assert_eq!(watch.wait(LONG).unwrap(), Some(OomEvent::Ended));
 }
