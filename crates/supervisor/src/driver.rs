@@ -1,4 +1,4 @@
-//! What the monitor needs of a container library, as a trait: the real one is `Library`, tests
+//! What the monitor needs of a container library, as a trait: the real one is [`crate::Library`], tests
 //! of the monitor itself use a fake.
 
 use carrack_spec::ContainerId;

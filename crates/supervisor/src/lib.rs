@@ -30,9 +30,11 @@
 
 mod driver;
 mod exit;
+mod library;
 mod roots;
 mod serve;
 
 pub use driver::{Driver, Made, Streams};
 pub use exit::{EXIT_RECORD, read_exit};
+pub use library::Library;
 pub use serve::{GRACE_MS, Options, ServeError, serve};
