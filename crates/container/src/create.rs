@@ -16,7 +16,7 @@ use crate::namespaces::{self, KINDS};
 use crate::options::{Console, CreateOptions};
 use crate::plan::{self, InitPlan};
 use crate::record::{Record, StateDir};
-use crate::runtime::{Container, Created, Runtime};
+use crate::runtime::{Container, Created, Made, Runtime};
 use crate::talk::{Answers, Child, Until};
 use crate::userns::{self, Mapping};
 use crate::{filter, hooks, netdev, procfs, rdt, validate};
@@ -90,7 +90,10 @@ pub fn create(
         at_once,
     };
     match maker.make(options, &mut undo) {
-        Ok(created) => Ok(created),
+        Ok(mut created) => {
+            created.container.made = undo.group.map(|group| Made { group, spec });
+            Ok(created)
+        }
         Err(error) => {
             undo.run();
             Err(error)

@@ -32,18 +32,16 @@ impl Container {
     /// # Errors
     /// When procfs or the freezer cannot be read.
     pub fn status(&self) -> Result<Status, Error> {
-        let proc = procfs::open()?;
         let own = &self.record.carrack;
-        let alive = |pid: i32, start: u64| procfs::start_time(proc.as_fd(), pid) == Some(start);
         if self.record.init_process_pid == 0 {
-            let creating = own.creator != 0 && alive(own.creator, own.creator_start);
+            let creating = own.creator != 0 && find(own.creator, own.creator_start).is_some();
             return Ok(if creating {
                 Status::Creating
             } else {
                 Status::Stopped
             });
         }
-        if !alive(self.record.init_process_pid, self.record.init_process_start) {
+        if self.init().is_none() {
             return Ok(Status::Stopped);
         }
         if self.directory.waits_for_start() {
@@ -184,11 +182,7 @@ impl Container {
         if self.record.init_process_pid == 0 {
             return None;
         }
-        let proc = procfs::open().ok()?;
-        let pidfd = pidfd::open(self.record.init_process_pid).ok()?;
-        // The descriptor first, then the start time: the pid can't change hands in between.
-        let start = procfs::start_time(proc.as_fd(), self.record.init_process_pid);
-        (start == Some(self.record.init_process_start)).then_some(pidfd)
+        find(self.record.init_process_pid, self.record.init_process_start)
     }
 
     /// Removes the container and all that is left of it: processes, cgroups,
@@ -196,7 +190,7 @@ impl Container {
     ///
     /// # Errors
     /// [`Error::NotStopped`] without `force`; what cannot be removed.
-    pub fn delete(self, force: bool) -> Result<(), Error> {
+    pub fn delete(mut self, force: bool) -> Result<(), Error> {
         let status = self.status()?;
         match status {
             Status::Stopped | Status::Created => {}
@@ -215,8 +209,11 @@ impl Container {
                 let _ = wait_for_end(&creator);
             }
         }
-        let spec = self.spec().ok();
-        self.end_processes(spec.as_ref())?;
+        let (group, spec) = match self.made.take() {
+            Some(made) => (Some(made.group), Some(made.spec)),
+            None => (None, self.spec().ok()),
+        };
+        self.end_processes(group, spec.as_ref())?;
         if self.record.carrack.intel_rdt_made {
             rdt::remove(Path::new(&self.record.intel_rdt_path));
         }
@@ -233,7 +230,7 @@ impl Container {
         Ok(())
     }
 
-    fn end_processes(&self, spec: Option<&Spec>) -> Result<(), Error> {
+    fn end_processes(&self, group: Option<Group>, spec: Option<&Spec>) -> Result<(), Error> {
         if let Some(init) = self.init() {
             let _ = pidfd::send_signal(init.as_fd(), SIGKILL);
             if self.is_frozen()? {
@@ -243,9 +240,10 @@ impl Container {
                 Error::system(format!("init of container {} does not end", self.id), e)
             })?;
         }
-        let group = match spec {
+        let group = match (group, spec) {
+            (Some(group), _) => group,
             // A create that was killed before it knew its cgroups: find them the way they were made.
-            Some(spec)
+            (None, Some(spec))
                 if self.record.cgroup_paths.is_empty() && self.record.init_process_pid == 0 =>
             {
                 create_group(&Layout::detect()?, &self.record, spec)?
@@ -325,6 +323,14 @@ impl Container {
             id: self.record.id.clone(),
         }
     }
+}
+
+/// The process with this pid and start time, while it lives.
+fn find(pid: i32, start: u64) -> Option<OwnedFd> {
+    // The descriptor first, then the start time: the pid can't change hands in between.
+    let pidfd = pidfd::open(pid).ok()?;
+    let proc = procfs::open().ok()?;
+    (procfs::start_time(proc.as_fd(), pid) == Some(start)).then_some(pidfd)
 }
 
 /// Waits until the process has ended, whoever reaps it.

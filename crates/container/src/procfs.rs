@@ -41,9 +41,7 @@ pub fn write(proc: BorrowedFd<'_>, path: &str, value: &[u8]) -> carrack_sys::Res
 
 /// Reads a file of procfs.
 pub fn read(proc: BorrowedFd<'_>, path: &str) -> std::io::Result<String> {
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_XDEV | ResolveFlags::NO_MAGICLINKS;
-    let file = rustix::fs::openat2(proc, path, flags, Mode::empty(), resolve)?;
+    let file = open_below(proc, path)?;
     let mut text = String::new();
     std::fs::File::from(file)
         .take(PROC_BYTES_MAX)
@@ -51,12 +49,21 @@ pub fn read(proc: BorrowedFd<'_>, path: &str) -> std::io::Result<String> {
     Ok(text)
 }
 
+fn open_below(proc: BorrowedFd<'_>, path: &str) -> carrack_sys::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_XDEV | ResolveFlags::NO_MAGICLINKS;
+    rustix::fs::openat2(proc, path, flags, Mode::empty(), resolve)
+}
+
 /// Start time of a process in clock ticks since boot, field 22 of
 /// `/proc/PID/stat`; with the pid it names a process for good. `None` for a
 /// process that is gone or only waits to be reaped.
 pub fn start_time(proc: BorrowedFd<'_>, pid: i32) -> Option<u64> {
-    let stat = read(proc, &format!("{pid}/stat")).ok()?;
-    let (state, start) = parse_stat(&stat)?;
+    let file = open_below(proc, &format!("{pid}/stat")).ok()?;
+    // The line is made in one piece; the 22nd field is well within the first kilobyte.
+    let mut line = [0; 1024];
+    let length = rustix::io::read(&file, &mut line).ok()?;
+    let (state, start) = parse_stat(&String::from_utf8_lossy(line.get(..length)?))?;
     (!matches!(state, b'Z' | b'X' | b'x')).then_some(start)
 }
 

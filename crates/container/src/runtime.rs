@@ -23,6 +23,17 @@ pub struct Container {
     pub(crate) id: ContainerId,
     pub(crate) directory: StateDir,
     pub(crate) record: Record,
+    /// What the call that made the container knows already.
+    pub(crate) made: Option<Made>,
+}
+
+/// Knowledge that spares the maker of a container a second look.
+#[derive(Debug)]
+pub(crate) struct Made {
+    /// Its cgroups.
+    pub group: carrack_cgroup::Group,
+    /// Its configuration.
+    pub spec: carrack_spec::runtime::Spec,
 }
 
 /// What `create` and `run` give back.
@@ -138,6 +149,7 @@ impl Container {
             id,
             directory,
             record,
+            made: None,
         }
     }
 

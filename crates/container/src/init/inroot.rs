@@ -71,6 +71,9 @@ pub fn ensure(root: BorrowedFd<'_>, path: &CStr, want: Want) -> Result<OwnedFd> 
         other => return other,
     }
     let mut buffer = PathBuffer::new(path.to_bytes())?;
+    if let Some(made) = ensure_last(root, &mut buffer, want) {
+        return Ok(made);
+    }
     for _ in 0..LINKS_MAX {
         match make_one_pass(root, &mut buffer, want)? {
             Pass::Done => return open(root, buffer.whole(), flags),
@@ -78,6 +81,22 @@ pub fn ensure(root: BorrowedFd<'_>, path: &CStr, want: Want) -> Result<OwnedFd> 
         }
     }
     Err(Errno::LOOP)
+}
+
+/// The usual case: only the last component is missing. `None` sends the caller
+/// on to the walk, which also finds the right error.
+fn ensure_last(root: BorrowedFd<'_>, buffer: &mut PathBuffer, want: Want) -> Option<OwnedFd> {
+    let (begin, end) = buffer.last_component()?;
+    let flags = OFlags::PATH | OFlags::DIRECTORY;
+    let parent = buffer.with_prefix(begin, |parent| {
+        open(root, if parent.is_empty() { c"." } else { parent }, flags)
+    });
+    let parent = parent.ok()?;
+    buffer.with_name(begin, end, |name| {
+        make(parent.as_fd(), name, want == Want::File).ok()?;
+        // Just made, so no link; had somebody put one there meanwhile, this refuses it.
+        open_no_links(parent.as_fd(), name, OFlags::PATH | OFlags::NOFOLLOW).ok()
+    })
 }
 
 enum Pass {
@@ -168,6 +187,17 @@ impl PathBuffer {
         let tail = &self.bytes[begin..self.length];
         let end = begin + tail.iter().position(|&b| b == b'/').unwrap_or(tail.len());
         Some((begin, end))
+    }
+
+    /// Begin and end of the last component.
+    fn last_component(&self) -> Option<(usize, usize)> {
+        let mut last = None;
+        let mut at = 0;
+        while let Some((begin, end)) = self.component(at) {
+            last = Some((begin, end));
+            at = end;
+        }
+        last
     }
 
     fn whole(&self) -> &CStr {

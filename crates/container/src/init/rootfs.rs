@@ -16,18 +16,35 @@ use carrack_sys::Errno;
 use carrack_sys::mount::{self, MountAttr, attr};
 use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, Uid};
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 const MS_REC: u64 = 16384;
 const PROC_SUPER_MAGIC: u64 = 0x9fa0;
 
+/// The root's descriptor: the parent's, or our own clone.
+pub enum Root<'a> {
+    /// The parent made it.
+    Given(BorrowedFd<'a>),
+    /// Cloned by path.
+    Own(OwnedFd),
+}
+
+impl AsFd for Root<'_> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Given(fd) => *fd,
+            Self::Own(fd) => fd.as_fd(),
+        }
+    }
+}
+
 /// Builds the root file system at its host path; returns its descriptor.
-pub fn prepare(plan: &RootfsPlan, socket: BorrowedFd<'_>) -> Step<OwnedFd> {
+pub fn prepare<'a>(plan: &'a RootfsPlan, socket: BorrowedFd<'_>) -> Step<Root<'a>> {
     mount::mount(c"", c"/", c"", plan.propagation, None).at(Stage::Propagation)?;
     let tree = match &plan.tree {
-        Source::Tree(fd) => rustix::io::fcntl_dupfd_cloexec(fd, 0).at(Stage::RootTree)?,
-        Source::Path(path) => mount::clone_tree(CWD, path, true).at(Stage::RootTree)?,
+        Source::Tree(fd) => Root::Given(fd.as_fd()),
+        Source::Path(path) => Root::Own(mount::clone_tree(CWD, path, true).at(Stage::RootTree)?),
     };
     attach_root(plan, tree.as_fd())?;
     // Device modes and directories are exactly what the plan says.
@@ -88,6 +105,17 @@ fn mount_one(root: BorrowedFd<'_>, plan: &MountPlan, index: usize, socket: Borro
         }
         MountKind::Symlink { target } => inroot::make_symlink(root, &plan.destination, target)
             .at_index(Stage::MountDestination, index),
+        MountKind::Gather {
+            flags,
+            below,
+            links,
+        } => {
+            let target = inroot::ensure(root, &plan.destination, Want::Directory)
+                .at_index(Stage::MountDestination, index)?;
+            inroot::enter(target.as_fd()).at_index(Stage::Mount, index)?;
+            gather(&plan.destination, root, *flags, below, links)
+                .at_index(Stage::CgroupMount, index)
+        }
         MountKind::FileSystem {
             kind,
             source,
@@ -96,12 +124,12 @@ fn mount_one(root: BorrowedFd<'_>, plan: &MountPlan, index: usize, socket: Borro
             copy_up,
             no_links,
         } => {
-            let target = inroot::ensure(root, &plan.destination, Want::Directory)
-                .at_index(Stage::MountDestination, index)?;
-            if *no_links {
-                inroot::open_no_links(root, &plan.destination, OFlags::PATH)
-                    .at_index(Stage::MountDestination, index)?;
-            }
+            let target = if *no_links {
+                ensure_without_links(root, &plan.destination)
+            } else {
+                inroot::ensure(root, &plan.destination, Want::Directory)
+            };
+            let target = target.at_index(Stage::MountDestination, index)?;
             inroot::enter(target.as_fd()).at_index(Stage::Mount, index)?;
             mount::mount(source, c".", kind, *flags, data.as_deref())
                 .at_index(Stage::Mount, index)?;
@@ -130,6 +158,29 @@ fn mount_one(root: BorrowedFd<'_>, plan: &MountPlan, index: usize, socket: Borro
     }
 }
 
+/// Fills the working directory: a tmpfs that nobody else has seen yet, so names
+/// in it are what we make them.
+fn gather(
+    destination: &CStr,
+    root: BorrowedFd<'_>,
+    flags: u64,
+    below: &[(CString, CString, Option<CString>)],
+    links: &[(CString, CString)],
+) -> carrack_sys::Result<()> {
+    const FLAGS: u64 = 2 | 4 | 8; // MS_NOSUID, MS_NODEV, MS_NOEXEC
+    mount::mount(c"tmpfs", c".", c"tmpfs", FLAGS, Some(c"mode=755,size=64k"))?;
+    let top = inroot::open(root, destination, OFlags::PATH | OFlags::DIRECTORY)?;
+    inroot::enter(top.as_fd())?;
+    for (name, kind, data) in below {
+        rustix::fs::mkdirat(CWD, name, Mode::from_raw_mode(0o755))?;
+        mount::mount(c"cgroup", name, kind, flags, data.as_deref())?;
+    }
+    for (name, target) in links {
+        rustix::fs::symlinkat(target, CWD, name)?;
+    }
+    Ok(())
+}
+
 /// Recursive attributes and propagation, once the mount is in place.
 fn after(plan: &MountPlan, mounted: BorrowedFd<'_>, index: usize) -> Step {
     if plan.recursive != MountAttr::default() {
@@ -145,6 +196,18 @@ fn after(plan: &MountPlan, mounted: BorrowedFd<'_>, index: usize) -> Step {
             .at_index(Stage::MountAttributes, index)?;
     }
     Ok(())
+}
+
+/// A destination in which no symbolic link may be, made when it is missing.
+fn ensure_without_links(root: BorrowedFd<'_>, path: &CStr) -> carrack_sys::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY;
+    match inroot::open_no_links(root, path, flags) {
+        Err(Errno::NOENT) => {
+            inroot::ensure(root, path, Want::Directory)?;
+            inroot::open_no_links(root, path, flags)
+        }
+        other => other,
+    }
 }
 
 /// A link in the image must not lead a bind mount onto procfs, where it could

@@ -49,26 +49,7 @@ pub fn cgroup_plan(
         let plan = builder.hierarchy(&destination, "", context.paths.get(""))?;
         return Ok((vec![plan], None));
     }
-    let mut plans = vec![builder.gathering(&destination)?];
-    let mut directories: BTreeMap<&String, Vec<&str>> = BTreeMap::new();
-    for (controller, directory) in context.paths {
-        directories.entry(directory).or_default().push(controller);
-    }
-    for (directory, controllers) in directories {
-        // The hierarchy's directory is named as hosts name it: `cpu,cpuacct`, `systemd`, `unified`.
-        let joined = controllers.join(",");
-        let name = match joined.as_str() {
-            "" => "unified",
-            name => name.strip_prefix("name=").unwrap_or(name),
-        };
-        let target = format!("{destination}/{name}");
-        plans.push(builder.hierarchy(&target, &joined, Some(directory))?);
-        if controllers.len() > 1 {
-            for controller in &controllers {
-                plans.push(builder.link(&format!("{destination}/{controller}"), name)?);
-            }
-        }
-    }
+    let plans = builder.gathering(&destination)?;
     let late = (options.flags & ms::RDONLY != 0)
         .then(|| c_string(&destination, &field))
         .transpose()?;
@@ -92,17 +73,41 @@ impl Builder<'_> {
         })
     }
 
-    /// The small tmpfs that the hierarchies of v1 gather in.
-    fn gathering(&self, destination: &str) -> Result<MountPlan, Error> {
-        let kind = MountKind::FileSystem {
-            kind: c"tmpfs".to_owned(),
-            source: c"tmpfs".to_owned(),
-            flags: ms::NOSUID | ms::NODEV | ms::NOEXEC,
-            data: Some(c"mode=755,size=64k".to_owned()),
-            copy_up: false,
-            no_links: false,
+    /// The small tmpfs that the hierarchies of v1 gather in, and what follows it.
+    fn gathering(&self, destination: &str) -> Result<Vec<MountPlan>, Error> {
+        let mut directories: BTreeMap<&String, Vec<&str>> = BTreeMap::new();
+        for (controller, directory) in self.context.paths {
+            directories.entry(directory).or_default().push(controller);
+        }
+        let (mut below, mut links, mut binds) = (Vec::new(), Vec::new(), Vec::new());
+        for (directory, controllers) in directories {
+            // The hierarchy's directory is named as hosts name it: `cpu,cpuacct`, `systemd`, `unified`.
+            let joined = controllers.join(",");
+            let name = match joined.as_str() {
+                "" => "unified",
+                name => name.strip_prefix("name=").unwrap_or(name),
+            };
+            if self.context.namespace {
+                let (kind, data) = self.file_system(&joined)?;
+                below.push((c_string(name, self.field)?, kind, data));
+            } else {
+                binds.push(self.bind(&format!("{destination}/{name}"), directory)?);
+            }
+            for controller in controllers.iter().filter(|_| controllers.len() > 1) {
+                links.push((
+                    c_string(controller, self.field)?,
+                    c_string(name, self.field)?,
+                ));
+            }
+        }
+        let kind = MountKind::Gather {
+            flags: self.options.flags,
+            below,
+            links,
         };
-        self.plan(destination, kind)
+        let mut plans = vec![self.plan(destination, kind)?];
+        plans.extend(binds);
+        Ok(plans)
     }
 
     fn hierarchy(
@@ -116,21 +121,12 @@ impl Builder<'_> {
         {
             return self.bind(destination, directory);
         }
-        let v2 = controllers.is_empty();
-        let data = match controllers.strip_prefix("name=") {
-            _ if v2 => None,
-            Some(_) => Some(format!("none,{controllers}")),
-            None => Some(controllers.to_owned()),
-        };
+        let (kind, data) = self.file_system(controllers)?;
         let kind = MountKind::FileSystem {
-            kind: if v2 {
-                c"cgroup2".to_owned()
-            } else {
-                c"cgroup".to_owned()
-            },
+            kind,
             source: c"cgroup".to_owned(),
             flags: self.options.flags,
-            data: data.map(|data| c_string(&data, self.field)).transpose()?,
+            data,
             copy_up: false,
             no_links: false,
         };
@@ -162,13 +158,16 @@ impl Builder<'_> {
         )
     }
 
-    fn link(&self, destination: &str, target: &str) -> Result<MountPlan, Error> {
-        self.plan(
-            destination,
-            MountKind::Symlink {
-                target: c_string(target, self.field)?,
-            },
-        )
+    /// Type and data of a hierarchy's file system.
+    fn file_system(&self, controllers: &str) -> Result<(CString, Option<CString>), Error> {
+        if controllers.is_empty() {
+            return Ok((c"cgroup2".to_owned(), None));
+        }
+        let data = match controllers.strip_prefix("name=") {
+            Some(_) => format!("none,{controllers}"),
+            None => controllers.to_owned(),
+        };
+        Ok((c"cgroup".to_owned(), Some(c_string(&data, self.field)?)))
     }
 }
 
@@ -220,10 +219,12 @@ mod tests {
             [
                 "sys/fs/cgroup",
                 "sys/fs/cgroup/cpu,cpuacct",
-                "sys/fs/cgroup/cpu",
-                "sys/fs/cgroup/cpuacct",
                 "sys/fs/cgroup/systemd"
             ]
         );
+        let MountKind::Gather { links, .. } = &plans[0].kind else {
+            panic!()
+        };
+        assert_eq!(links.len(), 2);
     }
 }

@@ -64,10 +64,19 @@ pub enum MountKind {
         /// The attributes.
         attr: MountAttr,
     },
-    /// No mount but a symbolic link (co-mounted cgroup v1 controllers).
+    /// No mount but a symbolic link (`copy-symlink`).
     Symlink {
         /// Where it points.
         target: CString,
+    },
+    /// A small tmpfs with file systems below it: cgroup v1 and its hierarchies.
+    Gather {
+        /// `MS_…` of each of the file systems.
+        flags: u64,
+        /// Directory, type and data of each.
+        below: Vec<(CString, CString, Option<CString>)>,
+        /// Symbolic links: name and target.
+        links: Vec<(CString, CString)>,
     },
 }
 
@@ -258,6 +267,16 @@ fn bind(
         .to_str()
         .ok_or_else(|| Error::invalid(field, "source is not UTF-8"))?;
     let source = c_string(text, field)?;
+    if options.no_follow
+        && let Ok(target) = std::fs::read_link(&path)
+    {
+        let target = target
+            .to_str()
+            .ok_or_else(|| Error::invalid(field, "source is not UTF-8"))?;
+        return Ok(MountKind::Symlink {
+            target: c_string(target, field)?,
+        });
+    }
     let recursive = options.flags & ms::REC != 0;
     let attr = options.attributes();
     let mapped = options.idmap.is_some() || !mount.uid_mappings.is_empty();
