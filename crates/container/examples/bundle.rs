@@ -6,6 +6,7 @@ use carrack_container::{CreateOptions, Runtime, RuntimeOptions};
 use std::os::fd::AsFd;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
+    carrack_container::shield()?;
     let args: Vec<String> = std::env::args().collect();
     let [_, root, id, bundle] = args.as_slice() else {
         return Err("usage: bundle STATE_ROOT ID BUNDLE".into());

@@ -34,6 +34,7 @@ mod procfs;
 mod rdt;
 mod record;
 mod runtime;
+mod shield;
 mod talk;
 mod userns;
 mod validate;
@@ -43,6 +44,7 @@ pub use exec::Executed;
 pub use options::{Console, CreateOptions, ExecOptions, RuntimeOptions};
 pub use record::{Own, Record, RecordConfig};
 pub use runtime::{Container, Created, Runtime};
+pub use shield::shield;
 
 /// Facts for `features`.
 pub mod facts {
