@@ -7,6 +7,7 @@
 mod bench;
 mod counts;
 mod debian;
+mod fuzz;
 mod testrun;
 mod testvm;
 mod tidy;
@@ -22,6 +23,7 @@ const USAGE: &str = "usage: cargo xtask COMMAND
                   [--rounds N] [--no-scale] [--runtime PATH]
   test-vm         the tests in a VM with systemd and pure cgroup v2
                   [-l apparmor|selinux] [-p PACKAGE].. [-- ARGS for the test programs]
+  fuzz [TARGET..] each fuzz target for FUZZ_SECONDS seconds
 ";
 
 fn main() -> ExitCode {
@@ -33,6 +35,7 @@ fn main() -> ExitCode {
         "bench-runtime" => bench::run(&root(), &rest),
         "test" => testrun::run(&root(), &rest),
         "test-vm" => testvm::run(&root(), &rest),
+        "fuzz" => fuzz::run(&root(), &rest),
         _ => {
             eprint!("{USAGE}");
             return ExitCode::from(2);
