@@ -95,22 +95,45 @@ fn enable(node: &Node, controllers: &[&str]) -> Result<()> {
 }
 
 /// All at once, and one by one when one of them is refused.
+///
+/// Never in a domain that holds processes: the kernel would take some controllers there, which
+/// makes the cgroup a threaded domain and its children unusable for processes.
 fn enable_in(dir: &Path, controllers: &[&str]) -> Result<()> {
     if controllers.is_empty() {
         return Ok(());
     }
     let file = dir.join("cgroup.subtree_control");
-    let all: Vec<String> = controllers.iter().map(|c| format!("+{c}")).collect();
-    if files::try_write(&file, &all.join(" ")).is_ok() {
+    let passed = files::try_read(&file).unwrap_or_default();
+    let missing: Vec<String> = controllers
+        .iter()
+        .filter(|c| !passed.split_ascii_whitespace().any(|p| p == **c))
+        .map(|c| format!("+{c}"))
+        .collect();
+    if missing.is_empty() {
         return Ok(());
     }
+    let all = missing.join(" ");
+    if is_populated_domain(dir) {
+        return Err(files::write_error(&file, &all, Errno::BUSY));
+    }
+    match files::try_write(&file, &all) {
+        Ok(()) => return Ok(()),
+        Err(e @ Errno::BUSY) => return Err(files::write_error(&file, &all, e)),
+        Err(_) => {}
+    }
     let mut first = None;
-    for one in &all {
+    for one in &missing {
         if let Err(e) = files::write(&file, one) {
             first.get_or_insert(e);
         }
     }
     first.map_or(Ok(()), Err)
+}
+
+/// The root has no `cgroup.type` and may hold processes.
+fn is_populated_domain(dir: &Path) -> bool {
+    let read = |name: &str| files::try_read(&dir.join(name)).unwrap_or_default();
+    read("cgroup.type").trim() == "domain" && !read("cgroup.procs").is_empty()
 }
 
 /// Writes one limit; a missing file is explained by its controller.

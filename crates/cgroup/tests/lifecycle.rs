@@ -260,3 +260,22 @@ fn sub_groups_stay_below_the_group() {
         assert_eq!(dir, format!("{}/a/b", group.paths()[&key]));
     }
 }
+
+#[test]
+fn a_nested_group_of_a_populated_one_takes_processes_and_explains_missing_limits() {
+    let layout = match host() {
+        Ok(layout) => layout,
+        Err(e) => skip!("{e}"),
+    };
+    let group = Guard::new(&layout, "inner");
+    let _outer = group.sleeper();
+    let inner = group.child("inner").unwrap();
+    let mut command = std::process::Command::new("sleep");
+    let _hidden = Process(inner.spawn(command.arg("1000")).unwrap());
+    if common::pure_v2(&layout) {
+        let limits = carrack_cgroup::Limits::new().pids_max(5);
+        let error = inner.limit(&limits).unwrap_err().to_string();
+        assert!(error.contains("holds processes itself"), "{error}");
+    }
+    group.destroy().unwrap();
+}
