@@ -11,7 +11,7 @@
 use super::inroot::{self, Want};
 use super::report::{self, At, Message, Stage, Step};
 use super::wait_for_go;
-use crate::plan::{DevicePlan, MountKind, MountPlan, Pivot, RootfsPlan, Source};
+use crate::plan::{DevicePlan, Fresh, MountKind, MountPlan, Pivot, RootfsPlan, Source};
 use carrack_sys::Errno;
 use carrack_sys::mount::{self, MountAttr, attr};
 use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, Uid};
@@ -49,8 +49,16 @@ pub fn prepare<'a>(plan: &'a RootfsPlan, socket: BorrowedFd<'_>) -> Step<Root<'a
     attach_root(plan, tree.as_fd())?;
     // Device modes and directories are exactly what the plan says.
     rustix::process::umask(Mode::empty());
+    let mut entered: Option<&CStr> = None;
     for (index, mount) in plan.mounts.iter().enumerate() {
-        mount_one(tree.as_fd(), mount, index, socket)?;
+        match &mount.in_fresh {
+            Some(fresh) => mount_fresh(tree.as_fd(), mount, fresh, &mut entered)
+                .at_index(Stage::Mount, index)?,
+            None => {
+                entered = None;
+                mount_one(tree.as_fd(), mount, index, socket)?;
+            }
+        }
     }
     make_devices(tree.as_fd(), &plan.devices)?;
     make_links(tree.as_fd(), plan)?;
@@ -67,6 +75,32 @@ fn attach_root(plan: &RootfsPlan, tree: BorrowedFd<'_>) -> Step {
         other => other,
     };
     mount::attach(tree, target.at(Stage::RootAttach)?.as_fd()).at(Stage::RootAttach)
+}
+
+/// Mounts into a new directory of a fresh tmpfs, which stays the working directory for the next.
+fn mount_fresh<'a>(
+    root: BorrowedFd<'_>,
+    plan: &MountPlan,
+    fresh: &'a Fresh,
+    entered: &mut Option<&'a CStr>,
+) -> carrack_sys::Result<()> {
+    let MountKind::FileSystem {
+        kind,
+        source,
+        flags,
+        data,
+        ..
+    } = &plan.kind
+    else {
+        return Err(Errno::INVAL);
+    };
+    if *entered != Some(fresh.top.as_c_str()) {
+        let top = inroot::open(root, &fresh.top, OFlags::PATH | OFlags::DIRECTORY)?;
+        inroot::enter(top.as_fd())?;
+        *entered = Some(&fresh.top);
+    }
+    rustix::fs::mkdirat(CWD, &fresh.name, Mode::from_raw_mode(0o755))?;
+    mount::mount(source, &fresh.name, kind, *flags, data.as_deref())
 }
 
 fn mount_one(root: BorrowedFd<'_>, plan: &MountPlan, index: usize, socket: BorrowedFd<'_>) -> Step {

@@ -70,6 +70,7 @@ impl Builder<'_> {
             recursive: MountAttr::default(),
             propagation: self.options.propagation.clone(),
             over_proc: false,
+            in_fresh: None,
         })
     }
 

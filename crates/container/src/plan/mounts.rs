@@ -30,6 +30,18 @@ pub struct MountPlan {
     pub propagation: Vec<u64>,
     /// The destination may lie on procfs.
     pub over_proc: bool,
+    /// The destination is a new directory of this name in a tmpfs that this plan mounts.
+    pub in_fresh: Option<Fresh>,
+}
+
+/// A place in a tmpfs that the same plan mounts and nobody else has seen: names
+/// in it are what the plan makes them, so they need no look-up.
+#[derive(Debug)]
+pub struct Fresh {
+    /// The tmpfs' destination.
+    pub top: CString,
+    /// The directory to make in it.
+    pub name: CString,
 }
 
 /// What to mount.
@@ -155,6 +167,7 @@ pub fn mount_plan(
         kind,
         recursive: options.recursive,
         propagation: options.propagation.clone(),
+        in_fresh: None,
         over_proc: PROC_FILES.contains(&clean.as_str()) || clean == "proc",
     };
     Ok((plan, late_readonly))

@@ -2,7 +2,7 @@
 
 use super::Source;
 use super::devices::{DevicePlan, device_plans};
-use super::mounts::{MountContext, MountPlan, inside, mount_plan};
+use super::mounts::{Fresh, MountContext, MountKind, MountPlan, inside, mount_plan};
 use super::options::{libc_ms as ms, propagation_named};
 use super::process::c_string;
 use crate::error::{Error, Names};
@@ -139,6 +139,7 @@ pub fn rootfs_plan(
         mounts.push(plan);
         late_readonly.extend(late);
     }
+    find_fresh(&mut mounts);
     let set_up_dev = !spec.mounts.iter().any(|mount| {
         inside(&mount.destination) == "dev"
             && (mount.kind == "bind" || mount.options.iter().any(|o| o == "bind" || o == "rbind"))
@@ -233,5 +234,52 @@ fn describe(mount: &Mount) -> String {
     match mount.source.as_str() {
         "" => format!("{kind} at {}", mount.destination),
         source => format!("{kind} {source} at {}", mount.destination),
+    }
+}
+
+/// Marks the file systems that go into a new directory of a tmpfs which an
+/// earlier mount of the plan made: `/dev/pts` and its like. Any mount in between
+/// that could have put something there ends it.
+fn find_fresh(mounts: &mut [MountPlan]) {
+    let mut tops: Vec<CString> = Vec::new();
+    let mut made: Vec<CString> = Vec::new();
+    for mount in mounts {
+        let path = mount.destination.to_bytes();
+        let split = path.iter().rposition(|&byte| byte == b'/');
+        let plain = matches!(
+            &mount.kind,
+            MountKind::FileSystem {
+                copy_up: false,
+                no_links: false,
+                ..
+            }
+        );
+        let again = made.contains(&mount.destination);
+        if let Some(at) = split
+            && plain
+            && !again
+            && mount.propagation.is_empty()
+            && mount.recursive == MountAttr::default()
+            && let Some(top) = tops.iter().find(|top| top.to_bytes() == &path[..at])
+            && let Ok(name) = CString::new(&path[at + 1..])
+        {
+            mount.in_fresh = Some(Fresh {
+                top: top.clone(),
+                name,
+            });
+        }
+        made.push(mount.destination.clone());
+        match &mount.kind {
+            MountKind::FileSystem {
+                kind,
+                copy_up: false,
+                ..
+            } if kind.as_c_str() == c"tmpfs" => {
+                tops.push(mount.destination.clone());
+            }
+            MountKind::FileSystem { .. } | MountKind::Gather { .. } => {}
+            // A bind mount's destination may be a link's target anywhere.
+            _ => tops.clear(),
+        }
     }
 }
