@@ -1,9 +1,17 @@
 //! From the cases of one call to a part of the decision graph.
 //!
 //! Contract: [`Checks::build`] gives the node that decides a call by its arguments.
-//! Cases are tried in one fixed order and the first that holds decides; the default
-//! comes last. The order depends on the conditions alone, never on their place in
-//! the profile (see [`precedence`]), and equals libseccomp's where that has one.
+//! Cases are tried in a fixed order and the first that holds decides; the default comes
+//! last.
+//!
+//! The order is that of libseccomp's tree, which matters only where rules of different
+//! actions overlap. Conditions are sorted by argument, and each counts as two steps, its
+//! upper half and its lower half (one step on 32-bit ABIs). Cases with equal first steps
+//! stay together. Among different first steps, the higher argument comes first; then
+//! equality and its negation before upper bounds before lower bounds; then, half by
+//! half, the tighter bound, for equality the larger value; then the earlier rule. A case
+//! comes before those that begin with all its conditions and so hides them, unless they
+//! were written before it (which libseccomp refuses).
 //!
 //! How: the cases become a chain of tests on 32-bit words from the last to the
 //! first. Then one pass from the first to the last carries the facts that hold on
@@ -14,7 +22,8 @@
 use crate::error::{CompileError, Field};
 use crate::graph::{Graph, Node, NodeId, Op, Test, Word, argument};
 use crate::rules::{Case, Condition, Operator};
-use std::cmp::{Ordering, Reverse};
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
 
 /// How many facts a way carries. More are dropped, which costs instructions only.
 const FACTS_MAX: usize = 24;
@@ -41,21 +50,8 @@ impl Checks {
         cases: &[&Case],
         name: impl Fn() -> String,
     ) -> Result<NodeId, CompileError> {
-        let mut cases = cases.to_vec();
-        cases.sort_by(|a, b| precedence(&a.all_of, &b.all_of));
-        for pair in cases.windows(2) {
-            if let [a, b] = pair
-                && a.all_of == b.all_of
-                && a.value != b.value
-            {
-                return Err(CompileError::Conflict {
-                    field: Field::Rule(a.rule.max(b.rule)),
-                    earlier: a.rule.min(b.rule),
-                    name: name(),
-                });
-            }
-        }
-        cases.dedup_by(|a, b| a.all_of == b.all_of);
+        let cases = self.in_order(cases);
+        self.refuse_conflicts(&cases, name)?;
         let mut chain = Graph::default();
         let mut head = chain.ret(self.default);
         for case in cases.iter().rev() {
@@ -113,23 +109,108 @@ impl Checks {
     }
 }
 
-/// The order in which cases are tried.
-///
-/// Condition by condition, in the order of their arguments: the higher argument
-/// first; then equality and its negation before upper bounds before lower bounds;
-/// then the tighter bound, and for equality the larger value. Of two cases of which
-/// one begins with all conditions of the other, the shorter comes first.
-fn precedence(a: &[Condition], b: &[Condition]) -> Ordering {
-    a.iter().map(rank).cmp(b.iter().map(rank))
+impl Checks {
+    /// Cases in the order in which they are tried.
+    fn in_order<'a>(&self, cases: &[&'a Case]) -> Vec<&'a Case> {
+        let steps = |case: &&Case| case.all_of.iter().flat_map(|c| self.steps(c)).collect();
+        let steps: Vec<Vec<Step>> = cases.iter().map(steps).collect();
+        let mut order = Vec::with_capacity(cases.len());
+        by_step(&steps, 0, (0..cases.len()).collect(), &mut order);
+        order
+            .into_iter()
+            .filter_map(|at| cases.get(at).copied())
+            .collect()
+    }
+
+    /// What libseccomp's tree has for a condition: a node for each half.
+    fn steps(&self, c: &Condition) -> impl Iterator<Item = Step> {
+        let narrow = (!self.wide).then_some(false);
+        let halves = [true, false]
+            .into_iter()
+            .filter(move |h| narrow.is_none_or(|n| n == *h));
+        let c = *c;
+        halves.map(move |upper| {
+            let part = |value: u64| (value >> if upper { 32 } else { 0 }) as u32;
+            let (class, ascending, op) = match c.op {
+                Operator::Eq | Operator::Ne => (0, false, 0),
+                Operator::Le => (1, true, 1),
+                Operator::Lt => (1, true, if upper { 1 } else { 2 }),
+                Operator::Gt => (2, false, 1),
+                Operator::Ge => (2, false, if upper { 1 } else { 2 }),
+            };
+            let (value, mask) = (part(c.value), part(c.mask));
+            Step {
+                key: (
+                    Reverse(c.arg),
+                    class,
+                    if ascending { value } else { !value },
+                ),
+                node: (c.arg, op, value, mask),
+            }
+        })
+    }
+
+    /// The same conditions with different actions contradict each other.
+    fn refuse_conflicts(
+        &self,
+        cases: &[&Case],
+        name: impl Fn() -> String,
+    ) -> Result<(), CompileError> {
+        let mut seen = BTreeMap::new();
+        for case in cases {
+            let first = *seen.entry(&case.all_of).or_insert(*case);
+            if first.value != case.value {
+                return Err(CompileError::Conflict {
+                    field: Field::Rule(case.rule.max(first.rule)),
+                    earlier: case.rule.min(first.rule),
+                    name: name(),
+                });
+            }
+        }
+        Ok(())
+    }
 }
 
-fn rank(c: &Condition) -> impl Ord + use<> {
-    let (class, value) = match c.op {
-        Operator::Eq | Operator::Ne => (0, !c.value),
-        Operator::Lt | Operator::Le => (1, c.value),
-        Operator::Gt | Operator::Ge => (2, !c.value),
-    };
-    (Reverse(c.arg), class, value, c.mask, c.op)
+/// A node of the tree that libseccomp orders rules by.
+#[derive(Debug, Clone, Copy)]
+struct Step {
+    /// Where it stands among its siblings.
+    key: (Reverse<u8>, u8, u32),
+    /// What makes two steps one node: argument, comparison, value and mask.
+    node: (u8, u8, u32, u32),
+}
+
+/// Orders cases by their steps from `depth` on. A case that ends there comes before all
+/// that go on, but for those written before it; the others are put together by node, and
+/// nodes are sorted by key, then by first come.
+fn by_step(steps: &[Vec<Step>], depth: usize, mut cases: Vec<usize>, order: &mut Vec<usize>) {
+    let step_of = |case: usize| steps.get(case).and_then(|steps| steps.get(depth));
+    if let Some(end) = cases.iter().position(|&case| step_of(case).is_none()) {
+        let (ended, after): (Vec<_>, Vec<_>) = cases
+            .split_off(end)
+            .into_iter()
+            .partition(|&case| step_of(case).is_none());
+        by_step(steps, depth, cases, order);
+        order.extend(ended);
+        cases = after;
+    }
+    let mut nodes: Vec<(Step, Vec<usize>)> = Vec::new();
+    let mut found = BTreeMap::new();
+    for case in cases {
+        let Some(step) = step_of(case) else {
+            continue;
+        };
+        let at = *found.entry(step.node).or_insert(nodes.len());
+        match nodes.get_mut(at) {
+            Some((_, cases)) => cases.push(case),
+            None => nodes.push((*step, vec![case])),
+        }
+    }
+    // The sort is stable: ties stay in the order of the profile.
+    nodes.sort_by_key(|(step, _)| step.key);
+    for (_, cases) in nodes {
+        by_step(steps, depth + 1, cases, order);
+    }
 }
 
 /// What holds on every way to a node: tests and their answers.
@@ -140,7 +221,9 @@ impl Facts {
     fn with(&self, test: Test, answer: bool) -> Facts {
         let mut facts = self.clone();
         if facts.0.len() == FACTS_MAX {
-            facts.0.remove(0);
+            // That a word has not some one value settles least.
+            let least = facts.0.iter().position(|(t, yes)| t.op == Op::Eq && !yes);
+            facts.0.remove(least.unwrap_or(0));
         }
         facts.0.push((test, answer));
         facts

@@ -5,6 +5,8 @@
 //! profile in the way runc asks it to. [`decide`] is what runc's whole filter answers:
 //! its `ENOSYS` prefix, here as plain conditions, and then libseccomp's filter.
 
+pub mod model;
+
 use carrack_seccomp::{Arch, Instruction, Program, SeccompData, simulate, syscall_number};
 use carrack_spec::runtime::{Seccomp, SeccompArg};
 use std::fmt::Write as _;
