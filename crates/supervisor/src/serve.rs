@@ -463,14 +463,17 @@ impl<D: Driver> Monitor<D> {
     fn reap_of(&mut self, id: &ContainerId) {
         while let Some(index) = self.processes.iter().position(|p| p.container == *id) {
             let process = self.processes.swap_remove(index);
-            if let Ok(Some(how)) = pidfd::wait(process.pidfd.as_fd(), true) {
-                let event = Event::Exited {
-                    id: Id(id.clone()),
-                    exec: process.exec,
-                    exit: exit::now(how),
-                };
-                self.tell(&event);
-            }
+            let how = match pidfd::wait(process.pidfd.as_fd(), true) {
+                Ok(Some(how)) => how,
+                // The deletion has reaped it, after it killed it.
+                _ => pidfd::Exit::Signal(SIGKILL),
+            };
+            let exit = exit::now(how);
+            self.tell(&Event::Exited {
+                id: Id(id.clone()),
+                exec: process.exec,
+                exit,
+            });
         }
     }
 
