@@ -7,6 +7,14 @@
 //! correct in the child of a multi-threaded parent. Errors are the kernel's
 //! [`Errno`].
 //!
+//! ```
+//! // A process by descriptor: signal 0 asks whether it is there.
+//! use std::os::fd::AsFd;
+//! let own = carrack_sys::pidfd::open(std::process::id() as i32)?;
+//! carrack_sys::pidfd::send_signal(own.as_fd(), 0)?;
+//! # Ok::<(), carrack_sys::Errno>(())
+//! ```
+//!
 //! Oldest kernel: 5.14 (`clone3`, `openat2`, the new mount API with
 //! `mount_setattr`, `close_range`, pidfds).
 
