@@ -68,6 +68,26 @@ pub(crate) fn try_read(path: &Path) -> Result<String, Errno> {
     String::from_utf8(text).map_err(|_| Errno::ILSEQ)
 }
 
+/// The whole of a file that the kernel produces in one piece (`/proc/self/cgroup`, `cpuset.cpus`):
+/// a read that leaves room in the buffer was the last one, which saves asking for the end.
+pub(crate) fn read_single(path: &Path) -> Result<String> {
+    let one = || -> Result<Option<String>, Errno> {
+        let fd = open(path, OFlags::RDONLY)?;
+        let mut text = Vec::with_capacity(4096);
+        let n = rustix::io::retry_on_intr(|| {
+            rustix::io::read(&fd, rustix::buffer::spare_capacity(&mut text))
+        })?;
+        if n >= 4096 {
+            return Ok(None);
+        }
+        String::from_utf8(text).map(Some).map_err(|_| Errno::ILSEQ)
+    };
+    match one().map_err(|e| Error::io("read", path, e))? {
+        Some(text) => Ok(text),
+        None => read(path),
+    }
+}
+
 /// The whole file as text.
 pub(crate) fn read(path: &Path) -> Result<String> {
     try_read(path).map_err(|e| Error::io("read", path, e))

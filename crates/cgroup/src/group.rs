@@ -399,26 +399,26 @@ fn relative_base(mode: Mode, hierarchy: &Hierarchy) -> Result<PathBuf> {
     Ok(own.parent().map_or_else(|| own.clone(), Path::to_path_buf))
 }
 
+/// How often parents are made again that someone else's clean-up removed meanwhile.
+const PARENT_TRIES: u32 = 10;
+
 /// Makes the directory and missing parents; false when it was there already.
 fn make_dirs(node: &Node, made: &mut Made) -> Result<bool> {
-    let fresh = match files::mkdir(&node.dir) {
-        Ok(()) => true,
-        Err(Errno::EXIST) => false,
-        Err(Errno::NOENT) => {
-            make_parents(node, made)?;
-            match files::mkdir(&node.dir) {
-                Ok(()) => true,
-                Err(Errno::EXIST) => false,
-                Err(e) => return Err(Error::io("create", &node.dir, e)),
+    let mut tries = 0;
+    loop {
+        match files::mkdir(&node.dir) {
+            Ok(()) => break,
+            Err(Errno::EXIST) => return Ok(false),
+            Err(Errno::NOENT) if tries < PARENT_TRIES => {
+                tries += 1;
+                make_parents(node, made)?;
             }
+            Err(e) => return Err(Error::io("create", &node.dir, e)),
         }
-        Err(e) => return Err(Error::io("create", &node.dir, e)),
-    };
-    if fresh {
-        made.0.push(node.dir.clone());
-        inherit_cpuset(node, &node.dir)?;
     }
-    Ok(fresh)
+    made.0.push(node.dir.clone());
+    inherit_cpuset(node, &node.dir)?;
+    Ok(true)
 }
 
 fn make_parents(node: &Node, made: &mut Made) -> Result<()> {
@@ -436,6 +436,7 @@ fn make_parents(node: &Node, made: &mut Made) -> Result<()> {
                 inherit_cpuset(node, dir)?;
             }
             Err(Errno::EXIST) => {}
+            Err(Errno::NOENT) => return Ok(()), // removed again already: the caller starts over
             Err(e) => return Err(Error::io("create", dir, e)),
         }
     }
@@ -451,7 +452,7 @@ fn inherit_cpuset(node: &Node, dir: &Path) -> Result<()> {
         return Ok(());
     };
     for file in ["cpuset.cpus", "cpuset.mems"] {
-        let value = files::read(&parent.join(file))?;
+        let value = files::read_single(&parent.join(file))?;
         let value = value.trim_end();
         // Someone between the root and us left it empty: theirs to say, entering will explain it.
         if !value.is_empty() {

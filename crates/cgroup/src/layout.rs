@@ -77,7 +77,7 @@ impl Layout {
     ///
     /// Fails when no cgroup file system is mounted at the usual place, or procfs cannot be read.
     pub fn detect() -> Result<Layout> {
-        let own = files::read(Path::new("/proc/self/cgroup"))?;
+        let own = files::read_single(Path::new("/proc/self/cgroup"))?;
         Layout::detect_at(Path::new(CGROUP_ROOT), &own)
     }
 

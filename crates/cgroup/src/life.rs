@@ -176,6 +176,9 @@ impl Group {
                 first.get_or_insert(e);
             }
         }
+        if self.scope.is_some() {
+            self.nodes.iter().for_each(remove_empty_slices);
+        }
         first.map_or(Ok(()), Err)
     }
 
@@ -306,6 +309,29 @@ fn freeze_v2(node: &Node) -> Result<()> {
         match poll(&mut fds, Some(&spec)) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(e) => return Err(Error::io("wait for", &path, e)),
+        }
+    }
+}
+
+/// The slices above a scope, where systemd does not look after them: it made none of the v1
+/// cgroups outside these hierarchies, we did. The first one in use ends it.
+fn remove_empty_slices(node: &Node) {
+    const SYSTEMD_V1: [&str; 7] = [
+        "name=systemd",
+        "cpu",
+        "cpuacct",
+        "blkio",
+        "memory",
+        "devices",
+        "pids",
+    ];
+    if node.version == Version::V2 || SYSTEMD_V1.iter().any(|c| node.has(c)) {
+        return;
+    }
+    let is_slice = |dir: &&Path| dir.extension().is_some_and(|e| e == "slice");
+    for dir in node.dir.ancestors().skip(1).take_while(is_slice) {
+        if files::rmdir(dir).is_err() {
+            break;
         }
     }
 }

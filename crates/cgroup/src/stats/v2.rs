@@ -14,12 +14,13 @@ pub(super) fn read(node: &Node, mode: Mode, stats: &mut Stats) -> Result<()> {
     stats.memory.pressure = read_pressure(node, "memory.pressure")?;
     stats.block_io.pressure = read_pressure(node, "io.pressure")?;
     if mode == Mode::Unified {
-        cpu(node, stats)?;
-        memory(node, stats)?;
+        cpu(node, stats)?; // the times are counted without the controller too
     }
     let controllers = text(node, "cgroup.controllers")?;
     for controller in controllers.split_ascii_whitespace() {
         match controller {
+            "cpu" if mode != Mode::Unified => cpu(node, stats)?,
+            "memory" => memory(node, stats)?,
             "cpuset" => {
                 stats.cpuset.cpus = id_list(&text(node, "cpuset.cpus.effective")?);
                 stats.cpuset.mems = id_list(&text(node, "cpuset.mems.effective")?);

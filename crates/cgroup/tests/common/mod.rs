@@ -134,3 +134,11 @@ pub fn has_controller(layout: &Layout, v1: &str, v2: &str) -> bool {
                     .is_ok_and(|t| t.split_whitespace().any(|c| c == v2)))
     })
 }
+
+/// True when this controller's limits are v2 files here (pure v2, or a hybrid host that gave it to v2).
+pub fn on_v2(layout: &Layout, v1: &str) -> bool {
+    !layout
+        .hierarchies()
+        .iter()
+        .any(|h| h.controllers.iter().any(|c| c == v1))
+}
