@@ -26,6 +26,8 @@ pub mod fdpass;
 pub mod mount;
 pub mod netif;
 pub mod pidfd;
+#[cfg(target_arch = "x86_64")]
+pub mod prestart;
 pub mod pty;
 pub mod reap;
 pub mod sched;
