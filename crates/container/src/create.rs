@@ -68,14 +68,18 @@ impl Undo {
 pub fn create(
     runtime: &Runtime,
     id: &ContainerId,
-    options: CreateOptions,
+    mut options: CreateOptions,
     at_once: bool,
 ) -> Result<Created, Error> {
     let bundle = std::fs::canonicalize(&options.bundle)
         .map_err(|e| Error::path("cannot find the bundle", &options.bundle, e))?;
     let path = bundle.join("config.json");
     let text = read_config(&path)?;
-    let spec = Spec::from_json(&text).map_err(|source| Error::Parse { path, source })?;
+    let mut spec = Spec::from_json(&text).map_err(|source| Error::Parse { path, source })?;
+    spec.mounts.append(&mut options.extra_mounts);
+    if let (Some(process), Some(size)) = (&mut spec.process, options.console_size) {
+        process.console_size = Some(size);
+    }
     validate::spec(&spec)?;
     let mut undo = Undo {
         directory: Some(StateDir::create(runtime.root(), id)?),

@@ -1,6 +1,6 @@
 //! What callers choose beyond the configuration.
 
-use carrack_spec::runtime::Process;
+use carrack_spec::runtime::{ConsoleSize, Mount, Process};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
@@ -46,6 +46,10 @@ pub struct CreateOptions {
     pub pid_file: Option<PathBuf>,
     /// More environment for the program.
     pub extra_env: Vec<String>,
+    /// Mounts behind those of the configuration.
+    pub extra_mounts: Vec<Mount>,
+    /// Size of the terminal instead of the configuration's.
+    pub console_size: Option<ConsoleSize>,
 }
 
 /// Choices for one exec.

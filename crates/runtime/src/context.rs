@@ -2,6 +2,8 @@
 
 use crate::args::{Flag, Matches, UsageError};
 use crate::failure::Failure;
+use carrack_container::{Container, Runtime, RuntimeOptions};
+use carrack_spec::ContainerId;
 use std::ffi::OsStr;
 use std::path::{Component, Path, PathBuf};
 
@@ -175,6 +177,35 @@ pub struct Context {
 }
 
 impl Context {
+    /// The state root.
+    pub fn root(&self) -> PathBuf {
+        self.global
+            .root
+            .clone()
+            .unwrap_or_else(Runtime::default_root)
+    }
+
+    /// The state root with the caller's choices.
+    pub fn runtime(&self) -> Runtime {
+        Runtime::new(
+            self.root(),
+            RuntimeOptions {
+                systemd_cgroup: self.global.systemd_cgroup,
+                rootless: self.global.rootless,
+                strict: self.global.strict,
+            },
+        )
+    }
+
+    /// The container that the first argument names.
+    ///
+    /// # Errors
+    /// [`Failure`] when there is none.
+    pub fn container(&self) -> Result<Container, Failure> {
+        let id: ContainerId = self.arg(0)?.parse()?;
+        Ok(self.runtime().load(&id)?)
+    }
+
     /// The positional argument at `index` as UTF-8, empty when there is none.
     ///
     /// # Errors

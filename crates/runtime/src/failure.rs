@@ -10,6 +10,7 @@
 //! ```
 
 use crate::args::UsageError;
+use carrack_spec::runtime::Status;
 use std::error::Error;
 use std::path::PathBuf;
 
@@ -57,6 +58,12 @@ pub enum Failure {
         #[source]
         source: std::io::Error,
     },
+    /// The library could not do it.
+    #[error(transparent)]
+    Container(carrack_container::Error),
+    /// The cgroups cannot be read.
+    #[error(transparent)]
+    Cgroup(#[from] carrack_cgroup::Error),
     /// The identifier cannot be used.
     #[error(transparent)]
     Id(#[from] carrack_spec::ContainerIdError),
@@ -80,6 +87,30 @@ pub enum Failure {
         #[source]
         source: Box<Failure>,
     },
+}
+
+impl From<carrack_container::Error> for Failure {
+    fn from(error: carrack_container::Error) -> Self {
+        use carrack_container::Error::WrongStatus;
+        match error {
+            WrongStatus { verb, id, status } => Self::State(wrong_status(verb, &id, status)),
+            other => Self::Container(other),
+        }
+    }
+}
+
+/// In the words that engines look for in the output of runc.
+fn wrong_status(verb: &str, id: &str, status: Status) -> String {
+    match (verb, status) {
+        ("start", Status::Running | Status::Paused) => {
+            "cannot start an already running container".to_owned()
+        }
+        ("start", Status::Stopped) => "cannot start a container that has stopped".to_owned(),
+        ("exec in", Status::Paused) => {
+            "cannot exec in a paused container (use --ignore-paused to override)".to_owned()
+        }
+        (verb, status) => format!("cannot {verb} container {id} that is {status}"),
+    }
 }
 
 impl Failure {

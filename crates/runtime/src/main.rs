@@ -10,12 +10,15 @@
 //! errors to standard error too). The program keeps no state but that of
 //! `carrack-container`. A failed command leaves nothing behind.
 
+mod activation;
 mod app;
 mod args;
 mod commands;
 mod context;
 mod failure;
+mod foreground;
 mod logging;
+mod notify;
 mod output;
 mod units;
 

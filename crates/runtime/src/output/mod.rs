@@ -4,7 +4,7 @@ mod table;
 mod time;
 
 pub use table::Table;
-pub use time::rfc3339;
+pub use time::short_fraction;
 
 use crate::failure::Failure;
 use serde::Serialize;
@@ -40,4 +40,30 @@ pub fn json_pretty<T: Serialize>(value: &T, indent: &str) -> Result<String, Fail
 
 fn json_failure(error: serde_json::Error) -> Failure {
     Failure::system("write JSON", std::io::Error::from(error))
+}
+
+/// The value of `--format` of list and ps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// A table.
+    Table,
+    /// One line of JSON.
+    Json,
+}
+
+impl Format {
+    /// The format that was asked for.
+    ///
+    /// # Errors
+    /// When there is no such format.
+    pub fn new(given: Option<&std::ffi::OsStr>) -> Result<Self, Failure> {
+        match given.map(|given| given.to_str()) {
+            None | Some(Some("table")) => Ok(Self::Table),
+            Some(Some("json")) => Ok(Self::Json),
+            Some(_) => Err(Failure::Value {
+                what: "--format",
+                reason: "invalid format option; use table or json".into(),
+            }),
+        }
+    }
 }
