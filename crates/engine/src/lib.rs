@@ -9,6 +9,16 @@
 //! Contract: the engine never links the code that makes containers; it starts a monitor
 //! (`carrack-runtime monitor`) and speaks to it. It does no terminal input or output: the caller gives
 //! descriptors for the standard streams and gets the other end of the terminal.
+//!
+//! ```
+//! use carrack_engine::request::{RunRequest, Volume};
+//!
+//! let volume: Volume = "/srv/data:/data:ro".parse()?;
+//! assert_eq!(volume.destination, "/data");
+//! let request = RunRequest { image: "debian".into(), volumes: vec![volume], ..RunRequest::default() };
+//! assert!(request.command.is_empty(), "the image's own command");
+//! # Ok::<(), carrack_engine::request::RequestError>(())
+//! ```
 
 pub mod compose;
 mod containers;

@@ -27,6 +27,13 @@
 //!
 //! If the monitor is killed, its mount namespace goes with it, the container goes on, and whoever finds
 //! `lock` free with an entry in the runtime's state deletes the container by force.
+//!
+//! ```
+//! // Whoever comes after the monitor finds how its container ended.
+//! let directory = std::env::temp_dir().join("no-such-monitor");
+//! assert_eq!(carrack_supervisor::read_exit(&directory)?, None);
+//! # Ok::<(), std::io::Error>(())
+//! ```
 
 mod driver;
 mod exit;

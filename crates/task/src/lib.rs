@@ -20,6 +20,20 @@
 //!
 //! A message that does not fit is a [`TaskError::Unexpected`] naming what was awaited; the connection is
 //! of no use after it. Nothing here waits without a limit but for events.
+//!
+//! ```
+//! use std::os::unix::net::UnixStream;
+//! use carrack_task::{Call, Connection};
+//!
+//! // Both sides of a conversation greet first; then frames carry calls, answers and events.
+//! let (engine, monitor) = UnixStream::pair()?;
+//! let greeting = std::thread::spawn(move || Connection::new(monitor.into()).greet());
+//! Connection::new(engine.into()).greet()?;
+//! greeting.join().unwrap()?;
+//! let call: Call = serde_json::from_str(r#"{"verb":"state","id":"web-1"}"#).unwrap();
+//! assert_eq!(call.descriptors(), 0);
+//! # Ok::<(), carrack_task::TaskError>(())
+//! ```
 
 mod client;
 mod connection;
