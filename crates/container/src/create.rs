@@ -73,9 +73,7 @@ pub fn create(
 ) -> Result<Created, Error> {
     let bundle = std::fs::canonicalize(&options.bundle)
         .map_err(|e| Error::path("cannot find the bundle", &options.bundle, e))?;
-    let path = bundle.join("config.json");
-    let text = read_config(&path)?;
-    let mut spec = Spec::from_json(&text).map_err(|source| Error::Parse { path, source })?;
+    let (text, mut spec) = configuration(&bundle, options.spec.take())?;
     spec.mounts.append(&mut options.extra_mounts);
     if let (Some(process), Some(size)) = (&mut spec.process, options.console_size) {
         process.console_size = Some(size);
@@ -103,6 +101,19 @@ pub fn create(
             Err(error)
         }
     }
+}
+
+/// The configuration and its text: what the caller gave, or the bundle's `config.json`.
+fn configuration(bundle: &Path, given: Option<Box<Spec>>) -> Result<(Vec<u8>, Spec), Error> {
+    if let Some(spec) = given {
+        let text = serde_json::to_vec(&spec)
+            .map_err(|e| Error::system("cannot write the configuration as JSON", e))?;
+        return Ok((text, *spec));
+    }
+    let path = bundle.join("config.json");
+    let text = read_config(&path)?;
+    let spec = Spec::from_json(&text).map_err(|source| Error::Parse { path, source })?;
+    Ok((text, spec))
 }
 
 /// Reads the configuration, never more than the limit.

@@ -51,6 +51,14 @@ pub enum Error {
         /// Why.
         reason: String,
     },
+    /// A setting of a builder is wrong.
+    #[error("{setting}: {reason}")]
+    Setting {
+        /// The setting's name.
+        setting: &'static str,
+        /// Why.
+        reason: String,
+    },
     /// A document could not be parsed.
     #[error("cannot read {}", path.display())]
     Parse {

@@ -2,7 +2,9 @@
 //! done with it afterwards.
 //!
 //! ```text
-//! Runtime (a state root)                 Container
+//! ContainerBuilder ──▶ Spec
+//!                       │
+//! Runtime (a state root)▼                Container
 //!   create, run ── plan ── clone ──┐       start kill delete pause resume
 //!   load, list                     │       update exec processes cgroup
 //!                                  ▼
@@ -17,6 +19,7 @@
 //! root; procfs is one checked handle. Calls may come from any thread; the
 //! child of a container belongs to the caller, who reaps it.
 
+pub mod builder;
 mod copy_up;
 mod create;
 mod error;
@@ -39,12 +42,16 @@ mod talk;
 mod userns;
 mod validate;
 
+pub use builder::{Child, Command, ContainerBuilder, HookStage, Network, Output, Running, Stdio};
+pub use carrack_cgroup::{Limits, OomEvent, OomWatch, PressureWatch, Resource, Stats, Threshold};
+pub use carrack_sys::pidfd::Exit;
 pub use error::Error;
 pub use exec::Executed;
 pub use options::{Console, CreateOptions, ExecOptions, RuntimeOptions};
 pub use record::{Own, Record, RecordConfig};
 pub use runtime::{Container, Created, Runtime};
 pub use shield::shield;
+pub use {carrack_cgroup as cgroup, carrack_spec as spec};
 
 /// Facts for `features`.
 pub mod facts {

@@ -191,6 +191,11 @@ impl Container {
     /// # Errors
     /// [`Error::NotStopped`] without `force`; what cannot be removed.
     pub fn delete(mut self, force: bool) -> Result<(), Error> {
+        self.remove(force)
+    }
+
+    /// Deletes the container; the value is of no use after that.
+    pub(crate) fn remove(&mut self, force: bool) -> Result<(), Error> {
         let status = self.status()?;
         match status {
             Status::Stopped | Status::Created => {}

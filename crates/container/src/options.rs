@@ -1,6 +1,6 @@
 //! What callers choose beyond the configuration.
 
-use carrack_spec::runtime::{ConsoleSize, Mount, Process};
+use carrack_spec::runtime::{ConsoleSize, Mount, Process, Spec};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
@@ -30,8 +30,10 @@ pub enum Console {
 /// Choices for one container.
 #[derive(Debug, Default)]
 pub struct CreateOptions {
-    /// The bundle's directory.
+    /// The bundle's directory; relative paths of the configuration start there.
     pub bundle: PathBuf,
+    /// The configuration, instead of the bundle's `config.json`.
+    pub spec: Option<Box<Spec>>,
     /// Where the terminal's master goes; needed when `process.terminal` is set.
     pub console: Console,
     /// The standard streams; inherited when `None`.

@@ -77,6 +77,32 @@ pub fn cloexec_from(first: u32) -> Result<()> {
     .map(drop)
 }
 
+/// Closes every descriptor from `first` on but those of `keep`, which gets sorted.
+///
+/// The caller must be the child of a clone that never returns to code which
+/// owns descriptors: what is closed here is not dropped again.
+///
+/// # Errors
+/// None in practice.
+pub fn close_others(first: u32, keep: &mut [i32]) -> Result<()> {
+    keep.sort_unstable();
+    let mut begin = first;
+    for &fd in keep.iter() {
+        let Ok(fd) = u32::try_from(fd) else { continue };
+        if fd > begin {
+            close_range(begin, fd - 1)?;
+        }
+        begin = begin.max(fd.saturating_add(1));
+    }
+    close_range(begin, u32::MAX)
+}
+
+fn close_range(first: u32, last: u32) -> Result<()> {
+    // SAFETY: the process is the child of a clone on its way to exec or exit (see `close_others`):
+    // the Rust values that own these descriptors are copies that are never used or dropped.
+    crate::check(unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) }).map(drop)
+}
+
 /// Makes `fd` also descriptor number `target`, without close-on-exec.
 ///
 /// The target's old file is closed: the caller must be about to exec, so that

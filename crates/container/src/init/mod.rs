@@ -19,7 +19,7 @@ use carrack_sys::{Errno, cred, fdpass, netif, signal};
 use report::{At, Fail, Message, Stage, Step};
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use std::ffi::CStr;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 const SIGKILL: i32 = 9;
 const SIGPIPE: i32 = 13;
@@ -97,8 +97,12 @@ fn run_init(plan: &InitPlan, socket: BorrowedFd<'_>) -> Step<std::convert::Infal
     rootfs::protect(&plan.rootfs, root.as_fd())?;
     drop(root);
     process::streams(&plan.process, terminal.as_ref())?;
+    drop(terminal);
     let program = process::become_process(&plan.process, !plan.outside_limits, proc, socket)?;
     cred::parent_death_signal(0).at(Stage::StartWait)?;
+    if plan.start.is_some() {
+        forget_the_caller(plan, socket)?;
+    }
     report::send(socket, Message::Ready, &[]).at(Stage::StartWait)?;
     if let Some(fifo) = &plan.start {
         wait_for_start(fifo.as_fd())?;
@@ -262,6 +266,24 @@ fn lenient(
         ),
         other => other.at(stage),
     }
+}
+
+/// Closes what is not needed for the rest of the way. While it waits for start,
+/// init would else hold every file of its caller: pipes and sockets of other
+/// containers would not end, and a process in the container could reach the
+/// host through `/proc/1/fd`.
+fn forget_the_caller(plan: &InitPlan, socket: BorrowedFd<'_>) -> Step {
+    let number = |fd: &std::os::fd::OwnedFd| fd.as_raw_fd();
+    let mut keep = [
+        socket.as_raw_fd(),
+        plan.start.as_ref().map_or(-1, number),
+        plan.hooks
+            .states
+            .as_ref()
+            .map_or(-1, |[_, state]| number(state)),
+        plan.hooks.output.as_ref().map_or(-1, number),
+    ];
+    carrack_sys::exec::close_others(3 + plan.process.preserve_fds, &mut keep).at(Stage::Streams)
 }
 
 /// Blocks until `start` has written its byte.
