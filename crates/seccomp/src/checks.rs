@@ -29,7 +29,7 @@ use std::collections::BTreeMap;
 const FACTS_MAX: usize = 24;
 
 /// Tests of one chain before the filter cannot fit any more.
-const CHAIN_MAX: usize = 16 * crate::INSTRUCTIONS_MAX;
+const CHAIN_MAX: usize = 6 * crate::INSTRUCTIONS_MAX;
 
 /// Builds the checks of calls for one architecture.
 #[derive(Debug, Clone, Copy)]

@@ -9,8 +9,6 @@
 //! answer is known is not made at all, and a masked comparison with zero or with a
 //! single bit becomes `Set`, which spares the masking instruction.
 
-use std::collections::BTreeMap;
-
 /// Index of a node.
 pub(crate) type NodeId = u32;
 
@@ -67,8 +65,14 @@ pub(crate) enum Node {
 #[derive(Debug, Default)]
 pub(crate) struct Graph {
     nodes: Vec<Node>,
-    known: BTreeMap<Node, NodeId>,
+    /// Ids by hash of the node, with linear probing; at most half full, and its length
+    /// a power of two. Ordered maps cost a third of the time of a whole compilation.
+    slots: Vec<NodeId>,
 }
+
+/// A slot without an id.
+const FREE: NodeId = NodeId::MAX;
+const SLOTS_MIN: usize = 1024;
 
 impl Graph {
     /// The node that returns a value.
@@ -104,13 +108,36 @@ impl Graph {
     }
 
     fn node(&mut self, node: Node) -> NodeId {
-        if let Some(&id) = self.known.get(&node) {
-            return id;
+        if self.nodes.len() * 2 >= self.slots.len() {
+            self.grow();
         }
-        let id = self.nodes.len() as NodeId;
-        self.nodes.push(node);
-        self.known.insert(node, id);
-        id
+        let slot = self.slot(node);
+        if self.slots[slot] == FREE {
+            self.slots[slot] = self.nodes.len() as NodeId;
+            self.nodes.push(node);
+        }
+        self.slots[slot]
+    }
+
+    /// Where the id of a node is, or would be.
+    fn slot(&self, node: Node) -> usize {
+        let mask = self.slots.len() - 1;
+        let mut slot = hash(node) as usize & mask;
+        while let Some(&id) = self.slots.get(slot)
+            && id != FREE
+            && self.nodes[id as usize] != node
+        {
+            slot = (slot + 1) & mask;
+        }
+        slot
+    }
+
+    fn grow(&mut self) {
+        self.slots = vec![FREE; (self.slots.len() * 2).max(SLOTS_MIN)];
+        for id in 0..self.nodes.len() {
+            let slot = self.slot(self.nodes[id]);
+            self.slots[slot] = id as NodeId;
+        }
     }
 
     /// The node with an id. Ids come from this graph alone.
@@ -122,6 +149,22 @@ impl Graph {
     pub fn len(&self) -> usize {
         self.nodes.len()
     }
+}
+
+fn hash(node: Node) -> u32 {
+    let mix = |sum: u64, word: u32| (sum ^ u64::from(word)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let sum = match node {
+        Node::Return(value) => mix(1, value),
+        Node::Branch { test, yes, no } => {
+            let what = u32::from(test.word.offset) << 8 | test.op as u32;
+            [test.word.mask, test.k, yes, no]
+                .into_iter()
+                .fold(mix(2, what).rotate_left(23), |sum, word| {
+                    mix(sum, word).rotate_left(23)
+                })
+        }
+    };
+    (sum >> 32) as u32 ^ sum as u32
 }
 
 /// The offset of a half of an argument.

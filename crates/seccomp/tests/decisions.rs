@@ -331,7 +331,7 @@ fn random_profiles_decide_as_libseccomp_on_x86() {
         native: Arch::X86_64,
         archs: &X86,
     };
-    random_profiles("x86", shape, 300);
+    random_profiles("x86", shape, 250);
 }
 
 #[test]
@@ -342,5 +342,33 @@ fn conflicting_actions_take_precedence_as_in_libseccomp() {
         native: Arch::X86_64,
         archs: &[],
     };
-    random_profiles("precedence", shape, 300);
+    random_profiles("precedence", shape, 250);
+}
+
+#[test]
+fn random_profiles_decide_as_libseccomp_on_other_machines() {
+    for (test, native, archs) in [
+        ("arm", Arch::Aarch64, &[Arch::Arm][..]),
+        ("riscv", Arch::Riscv64, &[]),
+        ("mips", Arch::Mipsel64, &[Arch::Mipsel64N32]),
+    ] {
+        let shape = Shape {
+            one_action: true,
+            crowded: false,
+            native,
+            archs,
+        };
+        random_profiles(test, shape, 60);
+    }
+}
+
+#[test]
+fn crowded_profiles_decide_as_libseccomp_on_x86() {
+    let shape = Shape {
+        one_action: true,
+        crowded: true,
+        native: Arch::X86_64,
+        archs: &X86,
+    };
+    random_profiles("crowded", shape, 120);
 }

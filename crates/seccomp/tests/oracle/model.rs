@@ -130,7 +130,9 @@ impl<'a> Model<'a> {
         let Some(rules) = self.calls.get(&(arch, data.nr)) else {
             return Some(self.default);
         };
-        let wide = arch != Arch::X32 && arch.audit() & 0x8000_0000 != 0;
+        // x32 and n32 are 32-bit ABIs on 64-bit machines.
+        let narrow = [Arch::X32, Arch::Mips64N32, Arch::Mipsel64N32].contains(&arch);
+        let wide = !narrow && arch.audit() & 0x8000_0000 != 0;
         let mut holding = Vec::new();
         for rule in rules {
             let here = match rule.sub_call {
