@@ -180,10 +180,11 @@ impl Temporary {
 
 impl Drop for Temporary {
     fn drop(&mut self) {
-        if !self.keep && self.path.symlink_metadata().is_ok() {
-            if let Err(error) = remove_path(&self.path) {
-                log::warn!("cannot remove {}: {error}", self.path.display());
-            }
+        if !self.keep
+            && self.path.symlink_metadata().is_ok()
+            && let Err(error) = remove_path(&self.path)
+        {
+            log::warn!("cannot remove {}: {error}", self.path.display());
         }
     }
 }

@@ -388,10 +388,10 @@ impl<D: Driver> Monitor<D> {
 
     /// Takes away the mount and the directories of a container that is gone. Goes on after a failure.
     fn clear(&self, id: &ContainerId, container: Container) {
-        if container.mounted {
-            if let Err(error) = roots::detach_root(&container.bundle) {
-                log::warn!("cannot unmount the root file system of container {id}: {error}");
-            }
+        if container.mounted
+            && let Err(error) = roots::detach_root(&container.bundle)
+        {
+            log::warn!("cannot unmount the root file system of container {id}: {error}");
         }
         for path in &container.remove {
             match std::fs::remove_dir_all(path) {
@@ -444,17 +444,17 @@ impl<D: Driver> Monitor<D> {
         };
         container.exit = Some(exit);
         container.deadline = None;
-        if !container.remove.contains(&self.directory) {
-            if let Err(error) = exit::write(&self.directory, &exit) {
-                log::error!("cannot write the exit record of container {id}: {error}");
-            }
+        if !container.remove.contains(&self.directory)
+            && let Err(error) = exit::write(&self.directory, &exit)
+        {
+            log::error!("cannot write the exit record of container {id}: {error}");
         }
-        if container.release {
-            if let Err(failure) = self.delete(id, true) {
-                log::error!("cannot delete container {id}: {}", failure.message);
-                if let Some(container) = self.containers.remove(id) {
-                    self.clear(id, container);
-                }
+        if container.release
+            && let Err(failure) = self.delete(id, true)
+        {
+            log::error!("cannot delete container {id}: {}", failure.message);
+            if let Some(container) = self.containers.remove(id) {
+                self.clear(id, container);
             }
         }
     }

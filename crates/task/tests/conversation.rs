@@ -124,7 +124,8 @@ fn another_version_and_frames_that_are_none_are_named_errors() {
     .unwrap();
     assert!(matches!(b.greet(), Err(TaskError::Version { .. })));
 
-    let frames: [(&[u8], fn(&TaskError) -> bool); 4] = [
+    type IsExpected = fn(&TaskError) -> bool;
+    let frames: [(&[u8], IsExpected); 4] = [
         (b"\xff\xff\xff\x7f{}", |e| {
             matches!(e, TaskError::TooLarge { .. })
         }),

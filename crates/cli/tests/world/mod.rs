@@ -131,7 +131,7 @@ fn image() -> &'static [u8] {
             };
             base.append(&entry, &mut std::io::empty()).unwrap();
         }
-        let mut file = |layer: &mut Writer<Vec<u8>>, path: &str, mode: u32, bytes: &[u8]| {
+        let file = |layer: &mut Writer<Vec<u8>>, path: &str, mode: u32, bytes: &[u8]| {
             let entry = Entry {
                 mode,
                 size: bytes.len() as u64,

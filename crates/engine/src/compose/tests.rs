@@ -43,9 +43,11 @@ fn process_of(spec: &Spec) -> &Process {
     spec.process.as_ref().unwrap()
 }
 
+type Words = &'static [&'static str];
+
 #[test]
 fn entry_point_and_command_combine_as_docker_does() {
-    let table: [(&[&str], &[&str], Option<&str>, &[&str], &[&str]); 8] = [
+    let table: [(Words, Words, Option<&str>, Words, Words); 8] = [
         (&["/e"], &["c"], None, &[], &["/e", "c"]),
         (&["/e"], &["c"], None, &["u"], &["/e", "u"]),
         (&[], &["c"], None, &[], &["c"]),
