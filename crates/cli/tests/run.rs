@@ -414,6 +414,23 @@ fn a_killed_command_line_takes_its_container_with_it() {
 }
 
 #[test]
+fn a_killed_monitor_is_noticed_and_its_container_removed() {
+    let world = require!(World::new());
+    let name = name();
+    let (mut child, _output) = waiting(&world, &["--rm", "--name", &name]);
+    let tasks = format!("/proc/{0}/task/{0}/children", child.id());
+    let children = std::fs::read_to_string(tasks).unwrap();
+    let monitor: i32 = children.split_whitespace().next().unwrap().parse().unwrap();
+    rustix::process::kill_process(
+        rustix::process::Pid::from_raw(monitor).unwrap(),
+        rustix::process::Signal::KILL,
+    )
+    .unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(125));
+    world.assert_nothing_left(&name);
+}
+
+#[test]
 fn a_container_that_stays_is_listed_protects_its_image_and_can_be_removed() {
     let world = require!(World::new());
     let name = name();

@@ -121,7 +121,10 @@ impl Engine {
     }
 
     /// Removes what killed monitors and killed engines left of containers that should be gone.
-    pub(crate) fn sweep(&self) -> Result<(), EngineError> {
+    ///
+    /// # Errors
+    /// The run-time state cannot be listed or locked.
+    pub fn sweep(&self) -> Result<(), EngineError> {
         let Some(_alone) = lock(
             &self.runroot.join("lock"),
             FlockOperation::NonBlockingLockExclusive,

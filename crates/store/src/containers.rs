@@ -92,9 +92,13 @@ impl Store {
         }
         let temporary = self.temporary(held);
         let at = temporary.path();
-        for name in ["", "upper", "work", "empty"] {
+        let lowest = if lowers.is_empty() { "empty" } else { "" };
+        for name in ["", "upper", "work", lowest] {
             let path = at.join(name);
             let mode = Mode::from_raw_mode(if name == "empty" { 0o755 } else { 0o700 });
+            if path.is_dir() {
+                continue;
+            }
             rustix::fs::mkdir(&path, mode)
                 .map_err(|e| StoreError::io("make the directory", &path)(e.into()))?;
         }

@@ -19,7 +19,12 @@ pub fn run(engine: &Engine, flags: RunFlags) -> anyhow::Result<u8> {
     }
     let streams = Streams::open(flags.interactive, flags.tty)?;
     let request = request(flags, &streams)?;
-    console::foreground(streams, |fds| Ok(engine.run(&request, fds)?))
+    let outcome = console::foreground(streams, |fds| Ok(engine.run(&request, fds)?));
+    if outcome.is_err() {
+        // A monitor that was killed could not clean up.
+        engine.sweep()?;
+    }
+    outcome
 }
 
 fn request(flags: RunFlags, streams: &Streams) -> anyhow::Result<RunRequest> {
