@@ -1,10 +1,16 @@
 //! Puts the commit that is built into `CARRACK_COMMIT`; nothing when the
 //! sources are not a git checkout and the environment does not name one.
+//!
+//! Optimised programs for x86_64 start at `carrack_sys::prestart`.
 
 use std::process::Command;
 
 fn main() {
     println!("cargo::rerun-if-env-changed=CARRACK_COMMIT");
+    let is = |name: &str, value: &str| std::env::var(name).is_ok_and(|found| found == value);
+    if is("PROFILE", "release") && is("CARGO_CFG_TARGET_ARCH", "x86_64") {
+        println!("cargo::rustc-link-arg-bins=-Wl,-e,carrack_entry");
+    }
     let given = std::env::var("CARRACK_COMMIT").ok();
     if let Some(commit) = given.or_else(|| git(&["rev-parse", "HEAD"])) {
         println!("cargo::rustc-env=CARRACK_COMMIT={commit}");
