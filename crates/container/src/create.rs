@@ -155,7 +155,7 @@ impl Maker<'_> {
         group.apply(&resources)?;
         let has_user = validate::has(linux, NamespaceKind::User);
         let device_rules = (!has_user).then(|| plan::device_rules(&resources.devices));
-        if let (Some(rules), false) = (&device_rules, group.needs_attach()) {
+        if let Some(rules) = &device_rules {
             group.apply_devices(rules)?;
         }
 
@@ -228,9 +228,6 @@ impl Maker<'_> {
             }
             if let Some(group) = undo.group.as_ref().filter(|group| group.needs_attach()) {
                 group.attach(child.pid)?;
-                if let Some(rules) = &device_rules {
-                    group.apply_devices(rules)?;
-                }
                 record.cgroup_paths = group.paths();
             }
             netdev::move_devices(linux, proc, child.pid)?;

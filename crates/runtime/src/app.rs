@@ -76,6 +76,10 @@ fn dispatch(program: &str, argv: impl Iterator<Item = OsString>) -> Result<u8, F
     }
 }
 
+/// Commands that put a process of ours into a container: `carrack_sys::prestart`
+/// knows the same words.
+const ENTERING: [&str; 5] = ["create", "run", "exec", "restore", "monitor"];
+
 fn run(
     program: &str,
     global: Global,
@@ -88,6 +92,9 @@ fn run(
         return help(program, Some(command.name.into()));
     }
     matches.check_arity(command)?;
+    if ENTERING.contains(&command.name) {
+        carrack_container::shield()?;
+    }
     (command.run)(&Context {
         program: program.to_owned(),
         global,
