@@ -177,7 +177,8 @@ impl Maker<'_> {
             .seccomp
             .as_ref()
             .map(|text| filter::filter(self.runtime.root(), text))
-            .transpose()?;
+            .transpose()?
+            .flatten();
         let (program, profile) =
             seccomp.map_or((None, None), |(program, profile)| (Some(program), profile));
         let mapping = userns::mapping(&linux.uid_mappings, &linux.gid_mappings, own);

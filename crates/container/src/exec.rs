@@ -171,7 +171,8 @@ impl Container {
         let text = linux.and_then(|linux| linux.seccomp.as_ref());
         let seccomp = text
             .map(|text| filter::filter(self.runtime.root(), text))
-            .transpose()?;
+            .transpose()?
+            .flatten();
         let (program, profile) =
             seccomp.map_or((None, None), |(program, profile)| (Some(program), profile));
         plan.seccomp = program.map(plan::seccomp_plan);

@@ -18,28 +18,33 @@ use std::path::{Path, PathBuf};
 
 /// Holds a character that no container id has.
 const DIRECTORY: &str = "@seccomp";
-/// Changes when the compiler's output does.
-const COMPILER: &str = concat!("carrack ", env!("CARGO_PKG_VERSION"), " filter 1");
 /// A filter holds at most 4096 instructions of 8 bytes, and a header.
 const CACHE_BYTES_MAX: u64 = 64 << 10;
-/// Number of write(2), with which the child tells the listener's number.
-const SYS_WRITE: &str = "write";
 
-/// The filter of a profile, and the profile where a listener wants to know more.
-pub fn filter(root: &Path, text: &RawValue) -> Result<(Program, Option<Seccomp>), Error> {
+/// A filter, and the profile where a listener wants to know more.
+pub type Filter = (Program, Option<Seccomp>);
+
+/// The filter of a profile; `None` for a profile that says nothing.
+pub fn filter(root: &Path, text: &RawValue) -> Result<Option<Filter>, Error> {
     let path = cache_path(root, text.get());
     if let Some(program) = load(&path).filter(|program| !program.listener) {
-        return Ok((program, None));
+        return Ok(Some((program, None)));
     }
     let profile = parse(text)?;
+    if carrack_seccomp::is_empty(&profile) {
+        return Ok(None);
+    }
+    for name in carrack_seccomp::ignored_names(&profile) {
+        log::debug!("config.json: linux.seccomp: no architecture has a system call {name:?}");
+    }
     let program = carrack_seccomp::compile(&profile, Arch::native())?;
     if program.listener {
-        refuse_write(&profile)?;
+        refuse_write(&program)?;
         if profile.listener_path.is_empty() {
             let reason = "a rule with SCMP_ACT_NOTIFY needs it";
             return Err(Error::invalid("linux.seccomp.listenerPath", reason));
         }
-        return Ok((program, Some(profile)));
+        return Ok(Some((program, Some(profile))));
     }
     if let Err(error) = save(&path, &program) {
         log::debug!(
@@ -47,7 +52,7 @@ pub fn filter(root: &Path, text: &RawValue) -> Result<(Program, Option<Seccomp>)
             path.display()
         );
     }
-    Ok((program, None))
+    Ok(Some((program, None)))
 }
 
 fn parse(text: &RawValue) -> Result<Seccomp, Error> {
@@ -60,25 +65,24 @@ fn parse(text: &RawValue) -> Result<Seccomp, Error> {
     })
 }
 
-/// The child could not say that it has a listener if saying so had to ask the listener.
-fn refuse_write(profile: &Seccomp) -> Result<(), Error> {
-    let notifies = |action: &str| action == "SCMP_ACT_NOTIFY";
-    let listed = profile
-        .syscalls
-        .iter()
-        .any(|rule| notifies(&rule.action) && rule.names.iter().any(|name| name == SYS_WRITE));
-    if listed || notifies(&profile.default_action) {
-        return Err(Error::invalid(
+/// The child tells its listener's number with write(2), and could not if that had
+/// to ask the listener first.
+fn refuse_write(program: &Program) -> Result<(), Error> {
+    let native = Arch::native();
+    let number = carrack_seccomp::syscall_number(native, "write");
+    match number {
+        Some(number) if program.may_notify(native.audit(), number) => Err(Error::invalid(
             "linux.seccomp",
             "SCMP_ACT_NOTIFY cannot be used for write",
-        ));
+        )),
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 fn cache_path(root: &Path, text: &str) -> PathBuf {
     let mut digest = Sha256::new();
-    digest.update(COMPILER);
+    digest.update(carrack_seccomp::FORMAT_VERSION.to_le_bytes());
+    digest.update(env!("CARGO_PKG_VERSION"));
     digest.update(std::env::consts::ARCH);
     digest.update([0]);
     digest.update(text);
@@ -169,13 +173,13 @@ mod tests {
         let text = raw(
             r#"{"defaultAction":"SCMP_ACT_ERRNO","syscalls":[{"names":["read"],"action":"SCMP_ACT_ALLOW"}]}"#,
         );
-        let (first, _) = filter(root.path(), &text).unwrap();
+        let (first, _) = filter(root.path(), &text).unwrap().unwrap();
         let path = cache_path(root.path(), text.get());
         assert!(path.exists());
-        let (second, _) = filter(root.path(), &text).unwrap();
+        let (second, _) = filter(root.path(), &text).unwrap().unwrap();
         assert_eq!(first.instructions, second.instructions);
         fs::write(&path, b"garbage").unwrap();
-        let (third, _) = filter(root.path(), &text).unwrap();
+        let (third, _) = filter(root.path(), &text).unwrap().unwrap();
         assert_eq!(first.instructions, third.instructions);
     }
 
@@ -189,7 +193,9 @@ mod tests {
         };
         assert!(filter(root.path(), &notify("mkdir", "")).is_err());
         assert!(filter(root.path(), &notify("write", "/x")).is_err());
-        let (program, profile) = filter(root.path(), &notify("mkdir", "/x")).unwrap();
+        let (program, profile) = filter(root.path(), &notify("mkdir", "/x"))
+            .unwrap()
+            .unwrap();
         assert!(program.listener && profile.is_some());
     }
 }

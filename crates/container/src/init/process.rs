@@ -328,6 +328,6 @@ fn load_filter(filter: &SeccompPlan, socket: BorrowedFd<'_>) -> Step {
         return Ok(());
     };
     let number = std::os::fd::AsRawFd::as_raw_fd(&listener);
-    report::send(socket, Message::Listener { number }, &[]).at(Stage::SeccompListener)?;
+    report::write(socket, Message::Listener { number }).at(Stage::SeccompListener)?;
     wait_for_go(socket)
 }

@@ -271,6 +271,12 @@ pub fn send(
     fdpass::send(socket, &message.encode(), fds).map(drop)
 }
 
+/// Sends a message with write(2) alone: the one call that no filter may hand to a
+/// listener before the listener has its descriptor.
+pub fn write(socket: BorrowedFd<'_>, message: Message) -> carrack_sys::Result<()> {
+    rustix::io::write(socket, &message.encode()).map(drop)
+}
+
 /// Receives a message and at most two descriptors; `None` at the end of the
 /// stream. A malformed message is `EBADMSG`.
 #[allow(clippy::type_complexity)]

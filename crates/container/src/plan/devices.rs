@@ -41,33 +41,13 @@ const DEFAULTS: [(&str, i64, i64); 6] = [
     ("/dev/urandom", 1, 9),
 ];
 
-/// Access to the default devices, terminals and mknod: what every container
-/// needs, given after the configuration's own rules as runc does.
-pub const DEFAULT_DEVICE_RULES: [(&str, Option<i64>, Option<i64>, &str); 10] = [
-    ("c", None, None, "m"),
-    ("b", None, None, "m"),
-    ("c", Some(1), Some(3), "rwm"),
-    ("c", Some(1), Some(8), "rwm"),
-    ("c", Some(1), Some(7), "rwm"),
-    ("c", Some(5), Some(0), "rwm"),
-    ("c", Some(1), Some(5), "rwm"),
-    ("c", Some(1), Some(9), "rwm"),
-    ("c", Some(136), None, "rwm"),
-    ("c", Some(5), Some(2), "rwm"),
-];
-
-/// The rules to put in force: the configuration's, then the defaults.
+/// The rules to put in force: the configuration's, then what every container may use.
 pub fn device_rules(configured: &[DeviceRule]) -> Vec<DeviceRule> {
-    let defaults = DEFAULT_DEVICE_RULES
+    configured
         .iter()
-        .map(|&(kind, major, minor, access)| DeviceRule {
-            allow: true,
-            kind: kind.to_owned(),
-            major,
-            minor,
-            access: access.to_owned(),
-        });
-    configured.iter().cloned().chain(defaults).collect()
+        .cloned()
+        .chain(carrack_cgroup::default_devices())
+        .collect()
 }
 
 /// Nodes of the configuration and the defaults it does not name itself.
