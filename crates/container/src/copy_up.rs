@@ -14,12 +14,14 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 /// Deepest directory that is copied.
 const DEPTH_MAX: u32 = 256;
 
-/// Copies the directory `from` (which may be an `O_PATH` descriptor) into `to`.
+/// Copies what is in the directory `from` (which may be an `O_PATH` descriptor)
+/// into `to`, whose own mode and owner are for the mount's options to say.
 pub fn copy(from: OwnedFd, to: OwnedFd) -> std::io::Result<()> {
-    copy_directory(from.as_fd(), to.as_fd(), 0)
+    copy_contents(from.as_fd(), to.as_fd(), 0).map(drop)
 }
 
-fn copy_directory(from: BorrowedFd<'_>, to: BorrowedFd<'_>, depth: u32) -> std::io::Result<()> {
+/// Copies the entries; returns the source, readable.
+fn copy_contents(from: BorrowedFd<'_>, to: BorrowedFd<'_>, depth: u32) -> std::io::Result<OwnedFd> {
     if depth > DEPTH_MAX {
         return Err(Errno::NAMETOOLONG.into());
     }
@@ -32,6 +34,11 @@ fn copy_directory(from: BorrowedFd<'_>, to: BorrowedFd<'_>, depth: u32) -> std::
         }
         copy_entry(readable.as_fd(), to, name, depth)?;
     }
+    Ok(readable)
+}
+
+fn copy_directory(from: BorrowedFd<'_>, to: BorrowedFd<'_>, depth: u32) -> std::io::Result<()> {
+    let readable = copy_contents(from, to, depth)?;
     let stat = rustix::fs::fstat(&readable)?;
     let target = open_directory(to, c".")?;
     ignore_rights(rustix::fs::fchown(

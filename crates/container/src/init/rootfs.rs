@@ -156,8 +156,12 @@ fn mount_one(root: BorrowedFd<'_>, plan: &MountPlan, index: usize, socket: Borro
             flags,
             data,
             copy_up,
+            keep_mode,
             no_links,
         } => {
+            let mode = keep_mode
+                .then(|| mode_of(root, &plan.destination))
+                .flatten();
             let target = if *no_links {
                 ensure_without_links(root, &plan.destination)
             } else {
@@ -167,11 +171,16 @@ fn mount_one(root: BorrowedFd<'_>, plan: &MountPlan, index: usize, socket: Borro
             inroot::enter(target.as_fd()).at_index(Stage::Mount, index)?;
             mount::mount(source, c".", kind, *flags, data.as_deref())
                 .at_index(Stage::Mount, index)?;
-            if !*copy_up && plan.propagation.is_empty() && plan.recursive == MountAttr::default() {
+            let plain = plan.propagation.is_empty() && plan.recursive == MountAttr::default();
+            if !*copy_up && plain && mode.is_none() {
                 return Ok(());
             }
             let mounted = inroot::open(root, &plan.destination, OFlags::PATH)
                 .at_index(Stage::MountAttributes, index)?;
+            if let Some(mode) = mode {
+                inroot::enter(mounted.as_fd()).at_index(Stage::MountAttributes, index)?;
+                rustix::fs::chmod(c".", mode).at_index(Stage::MountAttributes, index)?;
+            }
             if *copy_up {
                 let message = Message::CopyUp {
                     index: index as u32,
@@ -190,6 +199,13 @@ fn mount_one(root: BorrowedFd<'_>, plan: &MountPlan, index: usize, socket: Borro
             after(plan, mounted.as_fd(), index)
         }
     }
+}
+
+/// The mode of what the image has at a destination, if anything.
+fn mode_of(root: BorrowedFd<'_>, path: &CStr) -> Option<Mode> {
+    let there = inroot::open(root, path, OFlags::PATH | OFlags::DIRECTORY).ok()?;
+    let stat = rustix::fs::fstat(&there).ok()?;
+    Some(Mode::from_raw_mode(stat.st_mode))
 }
 
 /// Fills the working directory: a tmpfs that nobody else has seen yet, so names

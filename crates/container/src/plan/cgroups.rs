@@ -129,6 +129,7 @@ impl Builder<'_> {
             flags: self.options.flags,
             data,
             copy_up: false,
+            keep_mode: false,
             no_links: false,
         };
         self.plan(destination, kind)

@@ -68,6 +68,8 @@ pub enum MountKind {
         data: Option<CString>,
         /// Copy the directory below into it.
         copy_up: bool,
+        /// Give it the mode of the directory below: a tmpfs without a mode of its own.
+        keep_mode: bool,
         /// No symbolic link may be in the destination.
         no_links: bool,
     },
@@ -245,7 +247,9 @@ fn file_system(
     } else {
         &mount.source
     };
+    let has_mode = data.split(',').any(|option| option.starts_with("mode="));
     Ok(MountKind::FileSystem {
+        keep_mode: mount.kind == "tmpfs" && !has_mode,
         kind: c_string(&mount.kind, field)?,
         source: c_string(source, field)?,
         flags,

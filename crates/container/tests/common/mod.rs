@@ -168,6 +168,12 @@ impl Live<'_> {
         created.console.take().expect("a terminal")
     }
 
+    /// Sends init a signal.
+    pub fn kill(&self, signal: i32) {
+        let created = self.created.as_ref().expect("it lives");
+        created.container.kill(signal, false).expect("a signal");
+    }
+
     pub fn wait(&self) -> Exit {
         wait(&self.created.as_ref().expect("it lives").pidfd)
     }
