@@ -22,7 +22,10 @@ use std::ffi::CStr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 const SIGKILL: i32 = 9;
-const SIGPIPE: i32 = 13;
+/// Signals that callers are known to ignore, which execve(2) would hand on: HUP by nohup,
+/// INT and QUIT by shells for what runs in the background, PIPE by Rust and Go, CHLD by
+/// programs that never wait, the rest by daemons.
+const RESET: [i32; 11] = [1, 2, 3, 10, 12, 13, 15, 17, 20, 21, 22];
 
 /// The child of `create` and `run`. Never returns.
 pub fn init(plan: &InitPlan, socket: BorrowedFd<'_>) -> ! {
@@ -172,7 +175,9 @@ fn be_born(birth: &Birth, socket: BorrowedFd<'_>) -> Step {
         // EPERM: the process leads a group already, which a child of clone never does.
         rustix::process::setsid().at(Stage::Session)?;
     }
-    signal::reset(SIGPIPE).at(Stage::Session)?;
+    for signal in RESET {
+        signal::reset(signal).at(Stage::Session)?;
+    }
     signal::unblock_all().at(Stage::Session)
 }
 
