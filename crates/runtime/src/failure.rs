@@ -163,10 +163,30 @@ impl Failure {
         let mut cause = self.source();
         while let Some(error) = cause {
             text.push_str(": ");
-            text.push_str(&error.to_string());
+            text.push_str(&plain(error.to_string()));
             cause = error.source();
         }
         text
+    }
+}
+
+/// An error of the kernel as C programs and runc write it: `permission denied`
+/// instead of `Permission denied (os error 13)`.
+fn plain(error: String) -> String {
+    let Some((words, number)) = error.rsplit_once(" (os error ") else {
+        return error;
+    };
+    let digits = number.strip_suffix(')').unwrap_or_default();
+    if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
+        return error;
+    }
+    let mut rest = words.chars();
+    match rest.next() {
+        // RDMA… and other words that are capital throughout stay as they are.
+        Some(first) if !rest.as_str().starts_with(char::is_uppercase) => {
+            first.to_lowercase().chain(rest).collect()
+        }
+        _ => words.to_owned(),
     }
 }
 
@@ -184,6 +204,18 @@ mod tests {
         let outer = inner.within("exec failed", CODE_EXEC);
         assert_eq!(outer.code(), 255);
         assert_eq!(outer.message(), "exec failed: open /x: entity not found");
+    }
+
+    #[test]
+    fn errors_of_the_kernel_are_plain_words() {
+        let kernel = std::io::Error::from_raw_os_error(13).to_string();
+        assert_eq!(plain(kernel), "permission denied");
+        assert_eq!(
+            plain("RFS specific error (os error 7)".into()),
+            "RFS specific error"
+        );
+        assert_eq!(plain("odd (os error x)".into()), "odd (os error x)");
+        assert_eq!(plain("Plain".into()), "Plain");
     }
 
     #[test]

@@ -11,6 +11,7 @@ mod features;
 mod hooks;
 mod linux;
 mod mounts;
+mod place;
 mod process;
 mod resources;
 mod seccomp;
@@ -130,8 +131,7 @@ impl Spec {
 }
 
 /// Parses a JSON document of at most `max` bytes into `T`; an error names the
-/// property. The first try is the plain parser: the one that tracks paths costs
-/// more and runs only to explain a failure.
+/// property.
 ///
 /// # Errors
 /// [`ParseError::TooLarge`] and [`ParseError::Json`].
@@ -142,21 +142,10 @@ pub fn parse_json<'a, T: Deserialize<'a>>(bytes: &'a [u8], max: usize) -> Result
             max,
         });
     }
-    let first = match serde_json::from_slice(bytes) {
-        Ok(value) => return Ok(value),
-        Err(error) => error,
-    };
-    let mut reader = serde_json::Deserializer::from_slice(bytes);
-    match serde_path_to_error::deserialize::<_, T>(&mut reader) {
-        Ok(_) => Err(ParseError::Json {
-            path: ".".into(),
-            source: first,
-        }),
-        Err(error) => Err(ParseError::Json {
-            path: error.path().to_string(),
-            source: error.into_inner(),
-        }),
-    }
+    serde_json::from_slice(bytes).map_err(|source| ParseError::Json {
+        path: place::of(bytes, source.line(), source.column()),
+        source,
+    })
 }
 
 /// Reads `null` as the type's default: other writers (Go) emit `null` for empty lists and maps.
