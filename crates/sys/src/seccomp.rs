@@ -1,7 +1,7 @@
 //! seccomp(2). [`load`] may run between clone and exec.
 
 use crate::{Result, check};
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 /// `SECCOMP_FILTER_FLAG_NEW_LISTENER`.
 pub const FLAG_NEW_LISTENER: u64 = 1 << 3;
@@ -62,4 +62,60 @@ pub fn flag_supported(flag: u64) -> bool {
         )
     });
     ret == Err(crate::Errno::FAULT)
+}
+
+/// A call that waits for a listener's answer, `struct seccomp_notif`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Notification {
+    /// What to answer with.
+    pub id: u64,
+    /// The caller, as the listener's pid namespace sees it; 0 when it does not.
+    pub pid: u32,
+    /// Number of the call.
+    pub call: i32,
+    /// Its arguments.
+    pub args: [u64; 6],
+}
+
+/// `SECCOMP_IOCTL_NOTIF_RECV` of `linux/seccomp.h`.
+const NOTIF_RECV: libc::c_ulong = 0xc050_2100;
+/// `SECCOMP_IOCTL_NOTIF_SEND`.
+const NOTIF_SEND: libc::c_ulong = 0xc018_2101;
+
+/// Waits for a call on a notify descriptor.
+///
+/// # Errors
+/// `ENOENT` when the caller died meanwhile: try again.
+pub fn receive_notification(listener: BorrowedFd<'_>) -> Result<Notification> {
+    // SAFETY: all-zero is a valid value of this plain C structure, and what the kernel demands.
+    let mut notif: libc::seccomp_notif = unsafe { std::mem::zeroed() };
+    // SAFETY: the kernel writes one `struct seccomp_notif`, whose size is in the request number.
+    check(unsafe { libc::ioctl(listener.as_raw_fd(), NOTIF_RECV as _, &raw mut notif) }.into())?;
+    Ok(Notification {
+        id: notif.id,
+        pid: notif.pid,
+        call: notif.data.nr,
+        args: notif.data.args,
+    })
+}
+
+/// Answers a call: its return value, or an error as a negative errno.
+///
+/// # Errors
+/// `ENOENT` when the caller is gone.
+pub fn answer_notification(
+    listener: BorrowedFd<'_>,
+    id: u64,
+    value: i64,
+    error: i32,
+) -> Result<()> {
+    let mut answer = libc::seccomp_notif_resp {
+        id,
+        val: value,
+        error,
+        flags: 0,
+    };
+    // SAFETY: the kernel reads one `struct seccomp_notif_resp`, whose size is in the request number.
+    check(unsafe { libc::ioctl(listener.as_raw_fd(), NOTIF_SEND as _, &raw mut answer) }.into())
+        .map(drop)
 }
