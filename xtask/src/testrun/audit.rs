@@ -7,7 +7,7 @@
 //! | process | it descends from us (we are its subreaper) and lives on after [`SETTLE`] |
 //! | temporary file | it is in the run's own `TMPDIR` |
 //! | mount | its mount point is in the run's `TMPDIR`, or new and named after the project |
-//! | cgroup, network namespace, state directory | it is new and its name holds the project's name, the run's tag or the tests' prefix |
+//! | cgroup, network namespace, user, entry of a state root | it is new and its name holds the project's name, the run's tag or the tests' prefix |
 //!
 //! Leaks are reported and then removed as far as that is safe (processes killed,
 //! mounts detached, empty cgroups and temporary files removed), so that one bad
@@ -176,14 +176,22 @@ fn machine(temp_dir: &Path) -> Vec<String> {
     for hierarchy in names_in(Path::new("/sys/fs/cgroup")) {
         walk_cgroups(&Path::new("/sys/fs/cgroup").join(hierarchy), &mut found);
     }
-    for (kind, dir) in [
-        ("network namespace", "/run/netns"),
-        ("state directory", "/run"),
-    ] {
-        for name in names_in(Path::new(dir)) {
-            if ours(&name) {
-                found.push(format!("{kind} {dir}/{name}"));
-            }
+    for name in names_in(Path::new("/run/netns")) {
+        if ours(&name) {
+            found.push(format!("network namespace {name}"));
+        }
+    }
+    // A state root may stay, as any service's directory does, with the caches in it (`@…`).
+    for root in names_in(Path::new("/run")).iter().filter(|name| ours(name)) {
+        let entries = names_in(&Path::new("/run").join(root));
+        for name in entries.iter().filter(|name| !name.starts_with('@')) {
+            found.push(format!("state /run/{root}/{name}"));
+        }
+    }
+    let accounts = fs::read_to_string("/etc/passwd").unwrap_or_default();
+    for name in accounts.lines().filter_map(|line| line.split(':').next()) {
+        if ours(name) {
+            found.push(format!("user {name}"));
         }
     }
     found.sort();
