@@ -97,6 +97,24 @@ pub fn close_others(first: u32, keep: &mut [i32]) -> Result<()> {
     close_range(begin, u32::MAX)
 }
 
+/// Closes descriptor `number` when it is one of those that end at exec, unless it is in `keep`.
+///
+/// The caller must be such a child as [`close_others`] asks for.
+///
+/// # Errors
+/// None in practice; a number that is not open is none.
+pub fn close_unless_inherited(number: u32, keep: &[i32]) -> Result<()> {
+    let Ok(fd) = i32::try_from(number) else {
+        return Ok(());
+    };
+    // SAFETY: integers only.
+    let flags = unsafe { libc::fcntl(fd, libc::F_GETFD) };
+    if flags < 0 || flags & libc::FD_CLOEXEC == 0 || keep.contains(&fd) {
+        return Ok(());
+    }
+    close_range(number, number)
+}
+
 fn close_range(first: u32, last: u32) -> Result<()> {
     // SAFETY: the process is the child of a clone on its way to exec or exit (see `close_others`):
     // the Rust values that own these descriptors are copies that are never used or dropped.

@@ -101,11 +101,10 @@ fn run_init(plan: &InitPlan, socket: BorrowedFd<'_>) -> Step<std::convert::Infal
     drop(root);
     process::streams(&plan.process, terminal.as_ref())?;
     drop(terminal);
-    let program = process::become_process(&plan.process, !plan.outside_limits, proc, socket)?;
+    let mut keep = needed(plan, socket);
+    let own_limits = !plan.outside_limits;
+    let program = process::become_process(&plan.process, own_limits, proc, socket, &mut keep)?;
     cred::parent_death_signal(0).at(Stage::StartWait)?;
-    if plan.start.is_some() {
-        forget_the_caller(plan, socket)?;
-    }
     report::send(socket, Message::Ready, &[]).at(Stage::StartWait)?;
     if let Some(fifo) = &plan.start {
         wait_for_start(fifo.as_fd())?;
@@ -141,7 +140,8 @@ fn run_exec(
     }
     let terminal = process::terminal_in_place(plan, socket)?;
     process::streams(plan, terminal.as_ref())?;
-    let program = process::become_process(plan, true, proc, socket)?;
+    let mut keep = [socket.as_raw_fd()];
+    let program = process::become_process(plan, true, proc, socket, &mut keep)?;
     cred::parent_death_signal(0).at(Stage::StartWait)?;
     report::send(socket, Message::Ready, &[]).at(Stage::StartWait)?;
     process::exec(plan, program)
@@ -273,22 +273,20 @@ fn lenient(
     }
 }
 
-/// Closes what is not needed for the rest of the way. While it waits for start,
-/// init would else hold every file of its caller: pipes and sockets of other
-/// containers would not end, and a process in the container could reach the
-/// host through `/proc/1/fd`.
-fn forget_the_caller(plan: &InitPlan, socket: BorrowedFd<'_>) -> Step {
+/// The descriptors that init still needs once it is ready.
+fn needed(plan: &InitPlan, socket: BorrowedFd<'_>) -> [i32; 5] {
     let number = |fd: &std::os::fd::OwnedFd| fd.as_raw_fd();
-    let mut keep = [
+    let state = |index: usize| {
+        let states = plan.hooks.states.as_ref();
+        states.map_or(-1, |states| number(&states[index]))
+    };
+    [
         socket.as_raw_fd(),
         plan.start.as_ref().map_or(-1, number),
-        plan.hooks
-            .states
-            .as_ref()
-            .map_or(-1, |[_, state]| number(state)),
+        state(0),
+        state(1),
         plan.hooks.output.as_ref().map_or(-1, number),
-    ];
-    carrack_sys::exec::close_others(3 + plan.process.preserve_fds, &mut keep).at(Stage::Streams)
+    ]
 }
 
 /// Blocks until `start` has written its byte.

@@ -26,10 +26,23 @@ pub fn terminal(
         return Ok(None);
     };
     let slave = open_terminal(root, wanted, socket)?;
-    let console = inroot::ensure(root, c"dev/console", Want::File).at(Stage::ConsoleMount)?;
+    let console = console_file(root).at(Stage::ConsoleMount)?;
     let tree = mount::clone_tree(slave.as_fd(), c"", false).at(Stage::ConsoleMount)?;
     mount::attach(tree.as_fd(), console.as_fd()).at(Stage::ConsoleMount)?;
     Ok(Some(slave))
+}
+
+/// The file that shows the terminal. A link of the image would have the terminal
+/// cover a file elsewhere, on procfs say, before that file is masked (CVE-2025-52565).
+fn console_file(root: BorrowedFd<'_>) -> carrack_sys::Result<OwnedFd> {
+    let dev = inroot::ensure(root, c"dev", Want::Directory)?;
+    match inroot::open_no_links(dev.as_fd(), c"console", OFlags::PATH) {
+        Err(Errno::NOENT) => {
+            drop(inroot::ensure(dev.as_fd(), c"console", Want::File)?);
+            inroot::open_no_links(dev.as_fd(), c"console", OFlags::PATH)
+        }
+        other => other,
+    }
 }
 
 /// Makes the terminal of an exec, whose root is the container's already.
@@ -116,12 +129,13 @@ fn own_stream(plan: &ProcessPlan, number: usize) -> carrack_sys::Result<()> {
 }
 
 /// Takes on everything that the plan says about the process. Returns the index
-/// of the candidate to execute.
+/// of the candidate to execute. Of the descriptors, those of `keep` stay open.
 pub fn become_process(
     plan: &ProcessPlan,
     own_limits: bool,
     proc: BorrowedFd<'_>,
     socket: BorrowedFd<'_>,
+    keep: &mut [i32],
 ) -> Step<usize> {
     for (index, (resource, limit)) in plan.rlimits.iter().enumerate().filter(|_| own_limits) {
         rustix::process::setrlimit(*resource, *limit).at_index(Stage::Rlimit, index)?;
@@ -134,6 +148,7 @@ pub fn become_process(
         cred::no_new_privs().at(Stage::NoNewPrivileges)?;
     }
     labels(plan, proc)?;
+    forget_the_caller(plan, keep).at(Stage::Streams)?;
     let entered = enter_cwd(plan)?;
     let early = plan.seccomp.as_ref().filter(|_| !plan.no_new_privileges);
     if let Some(filter) = early {
@@ -155,8 +170,21 @@ pub fn become_process(
     {
         load_filter(filter, socket)?;
     }
-    sys_exec::cloexec_from(3 + plan.preserve_fds).at(Stage::Streams)?;
     Ok(program)
+}
+
+/// Closes what is not needed for the rest of the way, before the first path that
+/// the container names is looked up. A working directory or a program such as
+/// `/proc/self/fd/7/../../bin/sh` would else lead out over a descriptor of the
+/// host's procfs or cgroups (CVE-2024-21626), closed on exec or not; and while it
+/// waits for start, init would hold every file of its caller: pipes and sockets of
+/// other containers would not end.
+fn forget_the_caller(plan: &ProcessPlan, keep: &mut [i32]) -> carrack_sys::Result<()> {
+    let first = 3 + plan.preserve_fds;
+    sys_exec::close_others(first, keep)?;
+    // What the caller passes on was inherited, so it lives on at exec. A number in that range
+    // which the caller left free may have become one of our own.
+    (3..first).try_for_each(|number| sys_exec::close_unless_inherited(number, keep))
 }
 
 /// Executes the program. Returns only the failure.
