@@ -6,8 +6,8 @@
 //! does not run any more. So the runtime runs itself again from where its file
 //! cannot be written by any path: a detached read-only mount of the file, or,
 //! without the right to mount, a sealed copy in memory. There is nothing to do
-//! when the file is on a read-only mount already, or when this user could not
-//! write it anyway.
+//! when the file is on a read-only mount already, or when it belongs to somebody
+//! else and this user cannot write it: its owner could change its mode.
 //!
 //! A second run finds itself on the read-only mount, or sealed, by looking at
 //! its own file; no variable or flag says so that somebody could set.
@@ -74,7 +74,10 @@ fn is_out_of_reach(file: &OwnedFd) -> carrack_sys::Result<bool> {
     }
     match rustix::fs::accessat(CWD, c"/proc/self/exe", Access::WRITE_OK, AtFlags::EACCESS) {
         Ok(()) | Err(Errno::TXTBSY) => {}
-        Err(_) => return Ok(true),
+        Err(_) if rustix::fs::fstat(file)?.st_uid != rustix::process::geteuid().as_raw() => {
+            return Ok(true);
+        }
+        Err(_) => {}
     }
     // Only a file in memory has seals at all.
     Ok(rustix::fs::fcntl_get_seals(file).is_ok_and(|seals| seals.contains(SealFlags::WRITE)))

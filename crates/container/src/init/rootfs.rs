@@ -337,6 +337,7 @@ fn same_device(parent: BorrowedFd<'_>, device: &DevicePlan) -> carrack_sys::Resu
 fn bind_device(root: BorrowedFd<'_>, device: &DevicePlan) -> carrack_sys::Result<()> {
     let tree = mount::clone_tree(CWD, &device.host_path, false)?;
     let target = inroot::ensure(root, &device.path, Want::File)?;
+    refuse_procfs(target.as_fd())?;
     mount::attach(tree.as_fd(), target.as_fd())
 }
 
