@@ -177,23 +177,30 @@ fn run_attached(
 ) -> Result<u8, Failure> {
     let mut foreground = Foreground::prepare(!context.matches.on(&NO_SUBREAPER))?;
     foreground.notify = notify(context, id)?;
-    let mut created = context.runtime().run(id, options)?;
+    let created = context.runtime().run(id, options)?;
+    let created = or_delete(created, |created| {
+        send_pidfd(&context.matches, created.pidfd.as_fd())
+    })?;
+    let keep = context.matches.on(&KEEP);
+    let code = attend(foreground, created, keep)?;
+    if !keep && Notify::manager().is_some() {
+        NotifyDirectory::of(&context.root(), id).remove();
+    }
+    Ok(code)
+}
+
+/// Stays with the container until its init ends, and deletes it then unless it is to be kept.
+fn attend(foreground: Foreground, mut created: Created, keep: bool) -> Result<u8, Failure> {
     let console = created.console.take();
     let mut code = 0;
     let ended = or_delete(created, |created| {
-        send_pidfd(&context.matches, created.pidfd.as_fd())?;
         let pid = created.container.record().init_process_pid;
         code = foreground.stay(pid, created.pidfd.as_fd(), console)?;
         Ok(())
     })?;
-    if !context.matches.on(&KEEP) {
-        // The program's own exit code matters more to the caller than a failure here.
-        if let Err(error) = ended.container.delete(true) {
-            log::warn!("delete {id}: {}", Failure::from(error).message());
-        }
-        if Notify::manager().is_some() {
-            NotifyDirectory::of(&context.root(), id).remove();
-        }
+    if !keep && let Err(error) = ended.container.delete(true) {
+        // The program's own exit code matters more to the caller than this.
+        log::warn!("delete the container: {}", Failure::from(error).message());
     }
     Ok(code)
 }
