@@ -31,19 +31,19 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 /// CAP_SYS_ADMIN.
-const CAP_SYS_ADMIN: u32 = 21;
+pub const CAP_SYS_ADMIN: u32 = 21;
 
 /// What a failed create takes back, in reverse order of making.
 #[derive(Default)]
-struct Undo {
-    directory: Option<StateDir>,
-    group: Option<Group>,
-    rdt: Option<PathBuf>,
-    child: Option<OwnedFd>,
+pub struct Undo {
+    pub directory: Option<StateDir>,
+    pub group: Option<Group>,
+    pub rdt: Option<PathBuf>,
+    pub child: Option<OwnedFd>,
 }
 
 impl Undo {
-    fn run(self) {
+    pub fn run(self) {
         if let Some(child) = &self.child {
             let _ = carrack_sys::pidfd::send_signal(child.as_fd(), 9);
             let _ = carrack_sys::pidfd::wait(child.as_fd(), true);
@@ -127,13 +127,16 @@ pub fn read_config(path: &Path) -> Result<Vec<u8>, Error> {
     Ok(text)
 }
 
-struct Maker<'a> {
-    runtime: &'a Runtime,
-    id: &'a ContainerId,
-    bundle: &'a Path,
-    text: &'a [u8],
-    spec: &'a Spec,
-    at_once: bool,
+/// What is known about a container before anything of it exists.
+pub struct Maker<'a> {
+    pub runtime: &'a Runtime,
+    pub id: &'a ContainerId,
+    pub bundle: &'a Path,
+    /// The configuration as it was read.
+    pub text: &'a [u8],
+    pub spec: &'a Spec,
+    /// Do not wait for start.
+    pub at_once: bool,
 }
 
 impl Maker<'_> {
@@ -143,6 +146,7 @@ impl Maker<'_> {
         let linux = self.spec.linux.as_ref().unwrap_or(&empty);
         let proc = procfs::open()?;
         let mut record = self.first_record(linux, &proc)?;
+        record.external_descriptors = stream_names(&proc, options.stdio.as_ref());
         directory.save_config(self.text)?;
         directory.save(&record)?;
 
@@ -194,6 +198,7 @@ impl Maker<'_> {
             proc,
             birth,
             program,
+            streams: &record.external_descriptors,
         };
         let mut plan = self.plan(linux, options, &settings, parts, &mut names)?;
         let hook_output = plan
@@ -270,7 +275,7 @@ impl Maker<'_> {
         })
     }
 
-    fn first_record(&self, linux: &Linux, proc: &OwnedFd) -> Result<Record, Error> {
+    pub fn first_record(&self, linux: &Linux, proc: &OwnedFd) -> Result<Record, Error> {
         let mut record = Record::new(self.id);
         let spec = self.spec;
         let root = spec.root.as_ref().map_or("", |root| &root.path);
@@ -305,7 +310,7 @@ impl Maker<'_> {
         linux: &Linux,
         mut options: CreateOptions,
         settings: &Settings<'_>,
-        parts: Parts,
+        parts: Parts<'_>,
         names: &mut Names,
     ) -> Result<InitPlan, Error> {
         let rootfs = self
@@ -358,6 +363,9 @@ impl Maker<'_> {
             .transpose()?;
         process_plan.terminal = terminal_plan(process, &options.console)?;
         process_plan.stdio = options.stdio.take();
+        for (null, name) in process_plan.null_streams.iter_mut().zip(parts.streams) {
+            *null = name == "/dev/null";
+        }
         process_plan.preserve_fds = options.preserve_fds;
         if !linux.mount_label.is_empty() && process.selinux_label.is_empty() {
             log::debug!("linux.mountLabel is set without process.selinuxLabel");
@@ -504,7 +512,7 @@ impl Maker<'_> {
         }
     }
 
-    fn state(&self, record: &Record, status: Status) -> State {
+    pub fn state(&self, record: &Record, status: Status) -> State {
         State {
             oci_version: record.carrack.oci_version.clone(),
             id: record.id.clone(),
@@ -525,8 +533,10 @@ struct Settings<'a> {
     all: u64,
 }
 
-struct Parts {
+struct Parts<'a> {
     proc: OwnedFd,
+    /// What the standard streams are.
+    streams: &'a [String],
     birth: plan::Birth,
     program: Option<carrack_seccomp::Program>,
 }
@@ -572,6 +582,20 @@ impl Answers for CreateAnswers<'_> {
     }
 }
 
+/// What the standard streams are, in the kernel's words: a checkpoint names pipes by them.
+pub fn stream_names(proc: &OwnedFd, stdio: Option<&[OwnedFd; 3]>) -> Vec<String> {
+    use std::os::fd::AsRawFd;
+    let number = |index| stdio.map_or(index, |stdio| stdio[index as usize].as_raw_fd());
+    (0..3)
+        .map(|index| {
+            let link = format!("self/fd/{}", number(index));
+            rustix::fs::readlinkat(proc, link, Vec::new())
+                .map(|name| name.to_string_lossy().into_owned())
+                .unwrap_or_default()
+        })
+        .collect()
+}
+
 fn text_of(path: &Path, field: &str) -> Result<String, Error> {
     path.to_str()
         .map(str::to_owned)
@@ -606,7 +630,8 @@ pub fn driver(record: &Record) -> Driver {
     }
 }
 
-fn note_init(record: &mut Record, proc: std::os::fd::BorrowedFd<'_>, pid: i32) {
+/// Notes which process is init.
+pub fn note_init(record: &mut Record, proc: std::os::fd::BorrowedFd<'_>, pid: i32) {
     record.init_process_pid = pid;
     record.init_process_start = procfs::start_time(proc, pid).unwrap_or(0);
     record.namespace_paths = KINDS

@@ -114,6 +114,31 @@ pub enum Error {
     /// The seccomp profile could not be compiled.
     #[error("config.json: linux.seccomp")]
     Seccomp(#[from] carrack_seccomp::CompileError),
+    /// criu is not installed.
+    #[error("criu is not installed or not in PATH; the package criu has it")]
+    NoCriu,
+    /// criu is too old.
+    #[error("criu is version {found}, and {wanted} needs {needed} or later")]
+    OldCriu {
+        /// What there is.
+        found: String,
+        /// What was asked for.
+        wanted: &'static str,
+        /// What it needs.
+        needed: String,
+    },
+    /// criu could not do it.
+    #[error("criu cannot {doing} the container: {reason}; from {}:\n{quote}", log.display())]
+    Criu {
+        /// Checkpoint or restore.
+        doing: &'static str,
+        /// What it answered.
+        reason: String,
+        /// Its log.
+        log: PathBuf,
+        /// The log's errors.
+        quote: String,
+    },
     /// A helper program failed.
     #[error("{program} failed: {output}")]
     Helper {

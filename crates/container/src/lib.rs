@@ -6,7 +6,8 @@
 //!                       │
 //! Runtime (a state root)▼                Container
 //!   create, run ── plan ── clone ──┐       start kill delete pause resume
-//!   load, list                     │       update exec processes cgroup
+//!   load, list, restore            │       update exec processes cgroup
+//!                                  │       checkpoint
 //!                                  ▼
 //!                        init: replays the plan
 //! ```
@@ -20,6 +21,7 @@
 //! child of a container belongs to the caller, who reaps it.
 
 pub mod builder;
+mod checkpoint;
 mod copy_up;
 mod create;
 mod error;
@@ -45,6 +47,7 @@ mod validate;
 pub use builder::{Child, Command, ContainerBuilder, HookStage, Network, Output, Running, Stdio};
 pub use carrack_cgroup::{Limits, OomEvent, OomWatch, PressureWatch, Resource, Stats, Threshold};
 pub use carrack_sys::pidfd::Exit;
+pub use checkpoint::{CgroupsMode, CheckpointOptions, CriuOptions, RestoreOptions};
 pub use error::Error;
 pub use exec::Executed;
 pub use options::{Console, CreateOptions, ExecOptions, RuntimeOptions};

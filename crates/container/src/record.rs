@@ -5,6 +5,7 @@
 //!   ID/                  0711, made by create, removed by delete
 //!     state.json         the record; replaced by rename, so a reader sees a whole one
 //!     config.json        the configuration as it was at create
+//!     criu-root/         there during a restore: criu's root, a mount in a namespace of criu's own
 //!     exec.fifo          there while the container waits for start
 //!   @seccomp/            compiled filters by digest of profile and architecture
 //! ```
@@ -174,6 +175,11 @@ impl StateDir {
     /// The fifo that start writes to.
     pub fn fifo(&self) -> PathBuf {
         self.path.join("exec.fifo")
+    }
+
+    /// A path in the directory.
+    pub fn below(&self, name: &str) -> PathBuf {
+        self.path.join(name)
     }
 
     /// Whether the fifo is there: the container waits for start.

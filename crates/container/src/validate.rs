@@ -106,6 +106,15 @@ pub fn makes(linux: &Linux, kind: NamespaceKind) -> bool {
         .any(|namespace| namespace.kind == kind && namespace.path.is_empty())
 }
 
+/// The file of the kind of namespace that is joined.
+pub fn path_of(linux: &Linux, kind: NamespaceKind) -> Option<&str> {
+    let joined = |namespace: &&carrack_spec::runtime::Namespace| {
+        namespace.kind == kind && !namespace.path.is_empty()
+    };
+    let found = linux.namespaces.iter().find(joined)?;
+    Some(&found.path)
+}
+
 fn namespaces(spec: &Spec, linux: &Linux) -> Result<(), Error> {
     for (index, namespace) in linux.namespaces.iter().enumerate() {
         let field = format!("linux.namespaces[{index}]");

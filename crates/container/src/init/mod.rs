@@ -42,7 +42,8 @@ pub fn exec(
     finish(socket, run_exec(birth, process, proc, socket))
 }
 
-fn finish(socket: BorrowedFd<'_>, result: Step<std::convert::Infallible>) -> ! {
+/// Ends the child with what failed, told to the parent.
+pub fn finish(socket: BorrowedFd<'_>, result: Step<std::convert::Infallible>) -> ! {
     let Err(fail) = result;
     // A parent that is gone can't be told; the exit code is all that is left.
     let _ = report::send(socket, Message::Failed(fail), &[]);
@@ -98,8 +99,9 @@ fn run_init(plan: &InitPlan, socket: BorrowedFd<'_>) -> Step<std::convert::Infal
         write_proc(proc, path, value.to_bytes()).at_index(Stage::Sysctl, index)?;
     }
     rootfs::protect(&plan.rootfs, root.as_fd())?;
-    drop(root);
     process::streams(&plan.process, terminal.as_ref())?;
+    process::inner_null(&plan.process, root.as_fd())?;
+    drop(root);
     drop(terminal);
     let mut keep = needed(plan, socket);
     let own_limits = !plan.outside_limits;
@@ -226,7 +228,8 @@ fn join_keyring(name: &CStr, socket: BorrowedFd<'_>) -> Step {
     }
 }
 
-fn wait_for_go(socket: BorrowedFd<'_>) -> Step {
+/// Waits until the parent says GO.
+pub fn wait_for_go(socket: BorrowedFd<'_>) -> Step {
     match report::receive(socket).at(Stage::Wait)? {
         Some((Message::Go, _)) => Ok(()),
         Some(_) => Err(Fail {

@@ -105,6 +105,26 @@ pub fn streams(plan: &ProcessPlan, terminal: Option<&OwnedFd>) -> Step {
     Ok(())
 }
 
+/// Puts the container's `/dev/null` in the place of the host's: a container that
+/// holds no file of the host can be checkpointed. One that is none stays out.
+pub fn inner_null(plan: &ProcessPlan, root: BorrowedFd<'_>) -> Step {
+    if plan.terminal.is_some() || plan.null_streams == [false; 3] {
+        return Ok(());
+    }
+    // Not blocking: the image may have a fifo there.
+    let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::NOFOLLOW;
+    let Ok(null) = inroot::open(root, c"dev/null", flags) else {
+        return Ok(());
+    };
+    if inroot::character_device(null.as_fd()) != Ok(Some(rustix::fs::makedev(1, 3))) {
+        return Ok(());
+    }
+    for (number, _) in plan.null_streams.iter().enumerate().filter(|(_, on)| **on) {
+        sys_exec::dup_onto(null.as_fd(), number as i32).at_index(Stage::Streams, number)?;
+    }
+    Ok(())
+}
+
 /// Lets the user reopen `/dev/stdout` and the like. Devices that are shared with
 /// everybody (`/dev/null`) stay as they are; so does what cannot change hands.
 fn own_stream(plan: &ProcessPlan, number: usize) -> carrack_sys::Result<()> {

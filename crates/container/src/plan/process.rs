@@ -71,6 +71,8 @@ pub struct ProcessPlan {
     pub preserve_fds: u32,
     /// Give the standard streams to the user.
     pub own_streams: bool,
+    /// Standard streams that are the host's `/dev/null` and become the container's.
+    pub null_streams: [bool; 3],
     /// Fail where the lenient mode warns.
     pub strict: bool,
 }
@@ -173,6 +175,7 @@ pub fn process_plan(process: &Process, context: &ProcessContext<'_>) -> Result<P
         terminal: None,
         stdio: None,
         preserve_fds: 0,
+        null_streams: [false; 3],
         own_streams: user.uid != 0 || context.user_namespace,
         strict: context.strict,
     })
