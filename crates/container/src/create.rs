@@ -157,11 +157,7 @@ impl Maker<'_> {
         record.cgroup_paths = group.paths();
         let resources = linux.resources.clone().unwrap_or_default();
         group.apply(&resources)?;
-        let has_user = validate::has(linux, NamespaceKind::User);
-        let device_rules = (!has_user).then(|| plan::device_rules(&resources.devices));
-        if let Some(rules) = &device_rules {
-            group.apply_devices(rules)?;
-        }
+        group.apply_devices(&plan::device_rules(&resources.devices))?;
 
         let mut names = Names::default();
         let own = userns::own_caps();
@@ -297,11 +293,9 @@ impl Maker<'_> {
         own.systemd = self.runtime.options().systemd_cgroup;
         own.systemd_user = own.systemd && !rustix::process::geteuid().is_root();
         own.cgroups_path = linux.cgroups_path.clone();
-        own.rootless_cgroups = self
-            .runtime
-            .options()
-            .rootless
-            .unwrap_or(!rustix::process::geteuid().is_root());
+        own.rootless_cgroups = self.runtime.options().rootless.unwrap_or_else(|| {
+            !rustix::process::geteuid().is_root() || !procfs::in_first_user_namespace(proc.as_fd())
+        });
         Ok(record)
     }
 

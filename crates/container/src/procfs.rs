@@ -75,6 +75,15 @@ fn parse_stat(stat: &str) -> Option<(u8, u64)> {
     Some((state, fields.nth(18)?.parse().ok()?))
 }
 
+/// Inode of the user namespace that the kernel starts with (`PROC_USER_INIT_INO`).
+const FIRST_USER_NAMESPACE: u64 = 0xeffffffd;
+
+/// Whether this process is in the machine's first user namespace, where root has every right.
+pub fn in_first_user_namespace(proc: BorrowedFd<'_>) -> bool {
+    let stat = rustix::fs::statat(proc, c"self/ns/user", rustix::fs::AtFlags::empty());
+    stat.is_ok_and(|stat| stat.st_ino == FIRST_USER_NAMESPACE)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

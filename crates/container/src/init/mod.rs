@@ -126,7 +126,7 @@ fn run_exec(
     proc: BorrowedFd<'_>,
     socket: BorrowedFd<'_>,
 ) -> Step<std::convert::Infallible> {
-    be_born(birth, socket)?;
+    // Before the namespaces: in a user namespace of the container these rights over the host are gone.
     if let Some(value) = &plan.oom_score_adj {
         let result = write_proc(proc, c"self/oom_score_adj", value.to_bytes());
         lenient(
@@ -137,13 +137,18 @@ fn run_exec(
             plan.strict,
         )?;
     }
+    let own_user = birth.become_root;
+    if own_user {
+        process::limits(plan)?;
+    }
+    be_born(birth, socket)?;
     if let Some(name) = &plan.keyring {
         join_keyring(name, socket)?;
     }
     let terminal = process::terminal_in_place(plan, socket)?;
     process::streams(plan, terminal.as_ref())?;
     let mut keep = [socket.as_raw_fd()];
-    let program = process::become_process(plan, true, proc, socket, &mut keep)?;
+    let program = process::become_process(plan, !own_user, proc, socket, &mut keep)?;
     cred::parent_death_signal(0).at(Stage::StartWait)?;
     report::send(socket, Message::Ready, &[]).at(Stage::StartWait)?;
     process::exec(plan, program)

@@ -157,8 +157,8 @@ pub fn become_process(
     socket: BorrowedFd<'_>,
     keep: &mut [i32],
 ) -> Step<usize> {
-    for (index, (resource, limit)) in plan.rlimits.iter().enumerate().filter(|_| own_limits) {
-        rustix::process::setrlimit(*resource, *limit).at_index(Stage::Rlimit, index)?;
+    if own_limits {
+        limits(plan)?;
     }
     placement(plan)?;
     if let Some(domain) = plan.personality {
@@ -205,6 +205,14 @@ fn forget_the_caller(plan: &ProcessPlan, keep: &mut [i32]) -> carrack_sys::Resul
     // What the caller passes on was inherited, so it lives on at exec. A number in that range
     // which the caller left free may have become one of our own.
     (3..first).try_for_each(|number| sys_exec::close_unless_inherited(number, keep))
+}
+
+/// Sets the resource limits.
+pub fn limits(plan: &ProcessPlan) -> Step {
+    for (index, (resource, limit)) in plan.rlimits.iter().enumerate() {
+        rustix::process::setrlimit(*resource, *limit).at_index(Stage::Rlimit, index)?;
+    }
+    Ok(())
 }
 
 /// Executes the program. Returns only the failure.

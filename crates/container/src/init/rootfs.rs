@@ -336,6 +336,12 @@ fn same_device(parent: BorrowedFd<'_>, device: &DevicePlan) -> carrack_sys::Resu
 
 fn bind_device(root: BorrowedFd<'_>, device: &DevicePlan) -> carrack_sys::Result<()> {
     let tree = mount::clone_tree(CWD, &device.host_path, false)?;
+    // The host may have another device by this name, or no device at all.
+    let stat = rustix::fs::fstat(&tree)?;
+    let kind = |mode| FileType::from_raw_mode(mode);
+    if kind(stat.st_mode) != kind(device.mode) || stat.st_rdev != device.number {
+        return Err(Errno::NODEV);
+    }
     let target = inroot::ensure(root, &device.path, Want::File)?;
     refuse_procfs(target.as_fd())?;
     mount::attach(tree.as_fd(), target.as_fd())
