@@ -172,6 +172,31 @@ mod tests {
     }
 
     #[test]
+    fn every_command_of_runc_is_known() {
+        for name in [
+            "checkpoint",
+            "create",
+            "delete",
+            "events",
+            "exec",
+            "kill",
+            "list",
+            "pause",
+            "ps",
+            "restore",
+            "resume",
+            "run",
+            "spec",
+            "start",
+            "state",
+            "update",
+            "features",
+        ] {
+            assert!(find(&name.into()).is_ok(), "{name}");
+        }
+    }
+
+    #[test]
     fn every_help_and_manual_page_names_its_flags() {
         for command in COMMANDS {
             let help = args::command_help(PROGRAM, command);

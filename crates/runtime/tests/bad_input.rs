@@ -55,6 +55,7 @@ fn containers_that_do_not_exist_are_not_found() {
         &["ps", "no-such"],
         &["events", "--stats", "no-such"],
         &["update", "--memory", "1g", "no-such"],
+        &["checkpoint", "no-such"],
     ] {
         runtime.call(line).code_is(1).fails_with("does not exist");
     }
@@ -250,5 +251,17 @@ fn verbs_that_do_not_fit_the_status_are_refused() {
         .code_is(255)
         .fails_with("stopped container");
     container.delete(false).ok();
+    container.assert_nothing_left();
+}
+
+#[test]
+fn a_restore_without_images_leaves_nothing() {
+    let runtime = require!(common::runtime());
+    let bundle = require!(Bundle::busybox());
+    let container = runtime.container(&bundle);
+    let mut command = container.bundle_command("restore", &["--image-path", "/no/such/images"]);
+    let output = carrack_testkit::runtime::finish(&mut command);
+    assert_eq!(output.code(), 1, "{output}");
+    assert!(output.stderr.contains("/no/such/images"), "{output}");
     container.assert_nothing_left();
 }

@@ -190,7 +190,11 @@ fn run_attached(
 }
 
 /// Stays with the container until its init ends, and deletes it then unless it is to be kept.
-fn attend(foreground: Foreground, mut created: Created, keep: bool) -> Result<u8, Failure> {
+pub(super) fn attend(
+    foreground: Foreground,
+    mut created: Created,
+    keep: bool,
+) -> Result<u8, Failure> {
     let console = created.console.take();
     let mut code = 0;
     let ended = or_delete(created, |created| {

@@ -1,6 +1,7 @@
 //! The commands, one module each. A module owns its flags and its table entry;
 //! what it prints or changes is decided there, how is up to `carrack-container`.
 
+mod checkpoint;
 mod create;
 mod events;
 mod exec;
@@ -29,6 +30,8 @@ pub static COMMANDS: &[&Command] = &[
     &update::COMMAND,
     &lifecycle::PAUSE,
     &lifecycle::RESUME,
+    &checkpoint::CHECKPOINT,
+    &checkpoint::RESTORE,
     &spec::COMMAND,
     &features::COMMAND,
     &monitor::COMMAND,
