@@ -95,6 +95,31 @@ fn a_filter_needs_no_rights_with_and_privileges_without_no_new_privileges() {
 }
 
 #[test]
+fn a_profile_that_does_not_know_the_newer_calls_lets_programs_start() {
+    let newer = [
+        "faccessat2",
+        "close_range",
+        "openat2",
+        "statx",
+        "execveat",
+        "pidfd_open",
+    ];
+    let mut world = require!(World::new());
+    world
+        .bundle
+        .set("/linux/seccomp", profile(&newer, "SCMP_ACT_ERRNO"))
+        .set("/process/env", json!(["PATH=/missing:/bin"]));
+    for value in [true, false] {
+        world.bundle.set("/process/noNewPrivileges", json!(value));
+        assert_eq!(world.sh("echo ran"), "ran\n", "noNewPrivileges {value}");
+    }
+    world.bundle.args(["sleep", "100"]);
+    let mut live = world.start();
+    assert_eq!(live.exec("echo ran"), "ran\n");
+    live.delete();
+}
+
+#[test]
 fn an_exec_is_filtered_too() {
     let mut world = require!(World::new());
     world

@@ -364,7 +364,14 @@ fn find_program(plan: &ProcessPlan) -> Step<usize> {
 }
 
 fn executable(path: &CStr) -> carrack_sys::Result<()> {
-    rustix::fs::accessat(CWD, path, Access::EXEC_OK, AtFlags::EACCESS)?;
+    match rustix::fs::accessat(CWD, path, Access::EXEC_OK, AtFlags::EACCESS) {
+        // Filters older than faccessat2(2) refuse it. The older call asks for the real
+        // ids, which are the effective ones here.
+        Err(Errno::PERM | Errno::NOSYS) => {
+            rustix::fs::accessat(CWD, path, Access::EXEC_OK, AtFlags::empty())?;
+        }
+        other => other?,
+    }
     let stat = rustix::fs::stat(path)?;
     match FileType::from_raw_mode(stat.st_mode) {
         FileType::Directory => Err(Errno::ISDIR),
