@@ -19,7 +19,7 @@ use crate::record::{Record, StateDir};
 use crate::runtime::{Container, Created, Made, Runtime};
 use crate::talk::{Answers, Child, Until};
 use crate::userns::{self, Mapping};
-use crate::{filter, hooks, netdev, procfs, rdt, validate};
+use crate::{filter, hooks, netdev, procfs, rdt, seed, validate};
 use carrack_cgroup::{Driver, Group, Layout, Request};
 use carrack_spec::ContainerId;
 use carrack_spec::runtime::{Linux, NamespaceKind, Process, Seccomp, Spec, State, Status};
@@ -207,6 +207,9 @@ impl Maker<'_> {
             .map_err(|e| Error::system("cannot copy a descriptor", e))?;
         let pid_file = plan.pid_file.take();
 
+        if seed::use_seed(&mut plan, self.asks_for_hooks(), self.runtime.root()) {
+            names.joins.push("host's smallest mount".to_owned());
+        }
         let mut child = self.clone_child(&plan, hook_output)?;
         undo.child = Some(
             child

@@ -39,6 +39,7 @@ mod procfs;
 mod rdt;
 mod record;
 mod runtime;
+mod seed;
 mod shield;
 mod talk;
 mod userns;

@@ -150,3 +150,43 @@ pub fn detach(path: &CStr) -> Result<()> {
     // SAFETY: a C string and an integer.
     check(unsafe { libc::umount2(path.as_ptr(), libc::MNT_DETACH) }.into()).map(drop)
 }
+
+/// Whether the caller's mount namespace has more than `limit` mounts (at most
+/// [`COUNT_MAX`]); asks for no more than that many.
+///
+/// # Errors
+/// `ENOSYS` before Linux 6.8.
+pub fn more_mounts_than(limit: usize) -> Result<bool> {
+    /// `struct mnt_id_req` of `linux/mount.h`, first version.
+    #[repr(C)]
+    struct Request {
+        size: u32,
+        spare: u32,
+        mount: u64,
+        param: u64,
+    }
+    const SYS_LISTMOUNT: libc::c_long = 458;
+    const LSMT_ROOT: u64 = u64::MAX;
+    let request = Request {
+        size: size_of::<Request>() as u32,
+        spare: 0,
+        mount: LSMT_ROOT,
+        param: 0,
+    };
+    let mut ids = [0u64; COUNT_MAX + 1];
+    let wanted = limit.min(COUNT_MAX) + 1;
+    // SAFETY: `request` names its own size, and the kernel writes at most `wanted` ids, which `ids` holds.
+    let count = check(unsafe {
+        libc::syscall(
+            SYS_LISTMOUNT,
+            &raw const request,
+            ids.as_mut_ptr(),
+            wanted,
+            0,
+        )
+    })?;
+    Ok(count as usize >= wanted)
+}
+
+/// Largest limit of [`more_mounts_than`].
+pub const COUNT_MAX: usize = 255;

@@ -69,9 +69,9 @@ pub fn prepare<'a>(plan: &'a RootfsPlan, socket: BorrowedFd<'_>) -> Step<Root<'a
 fn attach_root(plan: &RootfsPlan, tree: BorrowedFd<'_>) -> Step {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let target = match rustix::fs::open(plan.path.as_c_str(), flags, Mode::empty()) {
-        // A user namespace's root need not be able to search the way to the root file system:
-        // any place in our own mount namespace serves.
-        Err(Errno::ACCESS) => rustix::fs::open(c"/", flags, Mode::empty()),
+        // A user namespace's root need not be able to search the way to the root file system, and
+        // a seed namespace does not have it: any place in our own mount namespace serves.
+        Err(Errno::ACCESS | Errno::NOENT) => rustix::fs::open(c"/", flags, Mode::empty()),
         other => other,
     };
     mount::attach(tree, target.at(Stage::RootAttach)?.as_fd()).at(Stage::RootAttach)
