@@ -27,7 +27,7 @@ use carrack_sys::clone::{Cloned, ns};
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use std::fs::File;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 /// CAP_SYS_ADMIN.
@@ -330,7 +330,10 @@ impl Maker<'_> {
         let rootfs_plan = plan::rootfs_plan(self.spec, context, names)?;
         let makes_user = validate::makes(linux, NamespaceKind::User);
         let user_namespace = settings.all & ns::USER != 0;
-        let home = || home_of(process, CWD.as_fd(), &rootfs);
+        let home = || match &rootfs_plan.tree {
+            plan::Source::Tree(tree) => home_of(process, Some(tree.as_fd())),
+            plan::Source::Path(_) => home_of(process, open_root(&rootfs).as_ref().map(AsFd::as_fd)),
+        };
         let context = plan::ProcessContext {
             available: if user_namespace {
                 u64::MAX
@@ -628,7 +631,7 @@ pub fn driver(record: &Record) -> Driver {
 }
 
 /// Notes which process is init.
-pub fn note_init(record: &mut Record, proc: std::os::fd::BorrowedFd<'_>, pid: i32) {
+pub fn note_init(record: &mut Record, proc: BorrowedFd<'_>, pid: i32) {
     record.init_process_pid = pid;
     record.init_process_start = procfs::start_time(proc, pid).unwrap_or(0);
     record.namespace_paths = KINDS
@@ -640,7 +643,7 @@ pub fn note_init(record: &mut Record, proc: std::os::fd::BorrowedFd<'_>, pid: i3
 /// Limits that a process in a new user namespace may not raise itself.
 fn apply_from_outside(
     process: &plan::ProcessPlan,
-    proc: std::os::fd::BorrowedFd<'_>,
+    proc: BorrowedFd<'_>,
     pid: i32,
 ) -> Result<(), Error> {
     if let Some(value) = &process.oom_score_adj
@@ -660,11 +663,7 @@ fn apply_from_outside(
 }
 
 /// `HOME` from the root file system's `/etc/passwd`, when the environment has none.
-pub fn home_of(
-    process: &Process,
-    at: std::os::fd::BorrowedFd<'_>,
-    rootfs: &Path,
-) -> Option<String> {
+pub fn home_of(process: &Process, root: Option<BorrowedFd<'_>>) -> Option<String> {
     if process
         .env
         .iter()
@@ -672,10 +671,14 @@ pub fn home_of(
     {
         return None;
     }
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let root = rustix::fs::openat(at, rootfs, flags, Mode::empty()).ok();
-    let home = root.and_then(|root| crate::passwd::home(root.as_fd(), process.user.uid));
+    let home = root.and_then(|root| crate::passwd::home(root, process.user.uid));
     Some(home.unwrap_or_else(|| "/".to_owned()))
+}
+
+/// A root file system to look something up in.
+pub fn open_root(path: &Path) -> Option<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::open(path, flags, Mode::empty()).ok()
 }
 
 fn annotation(spec: &Spec, name: &str) -> bool {

@@ -4,7 +4,7 @@
 //! init's pidfd. The pid namespace is entered by the calling thread for its next
 //! child; without the right to do so, the child joins first and clones once more.
 
-use crate::create::{home_of, terminal_plan, write_pid_file};
+use crate::create::{home_of, open_root, terminal_plan, write_pid_file};
 use crate::error::{Error, Names};
 use crate::init;
 use crate::namespaces;
@@ -17,7 +17,7 @@ use carrack_cgroup::Group;
 use carrack_spec::runtime::{Seccomp, Spec, Status};
 use carrack_sys::Errno;
 use carrack_sys::clone::{Cloned, ns};
-use rustix::fs::{CWD, Mode, OFlags};
+use rustix::fs::{Mode, OFlags};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
@@ -163,7 +163,10 @@ impl Container {
             user_namespace,
             groups_denied: !maps.0.is_empty() && mapping == userns::Mapping::Single,
             keep_groups: false,
-            home: home_of(process, CWD.as_fd(), Path::new(&root)),
+            home: home_of(
+                process,
+                open_root(Path::new(&root)).as_ref().map(AsFd::as_fd),
+            ),
             extra_env: &options.extra_env,
         };
         let mut plan = plan::process_plan(process, &context)?;

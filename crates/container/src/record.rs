@@ -233,7 +233,7 @@ impl StateDir {
     /// Removes the directory and all in it; fine when it is gone already.
     pub fn remove(&self) -> Result<(), Error> {
         // The usual files first: four calls instead of a walk.
-        for name in ["exec.fifo", "config.json", "state.json"] {
+        for name in ["config.json", "state.json"] {
             let _ = fs::remove_file(self.path.join(name));
         }
         match fs::remove_dir(&self.path) {

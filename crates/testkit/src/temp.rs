@@ -23,10 +23,15 @@ impl TempDir {
     /// A new directory under `TMPDIR`.
     #[expect(clippy::new_without_default, reason = "it acts on the machine")]
     pub fn new() -> TempDir {
+        TempDir::below(&std::env::temp_dir())
+    }
+
+    /// A new directory below `parent`.
+    pub fn below(parent: &Path) -> TempDir {
         let dir = tempfile::Builder::new()
             .prefix("ckt-")
             .permissions(fs::Permissions::from_mode(0o755))
-            .tempdir()
+            .tempdir_in(parent)
             .unwrap_or_else(|error| panic!("cannot create a temporary directory: {error}"));
         TempDir(Some(dir))
     }

@@ -116,7 +116,8 @@ impl<'a> Contender<'a> {
             without_unified,
             floor: name == "floor",
             prefix: unique(),
-            state: TempDir::new(),
+            // Where state roots lie on a real host: /run is a tmpfs, as this is.
+            state: TempDir::below(Path::new("/dev/shm")),
             sleeper: unique(),
         }
     }

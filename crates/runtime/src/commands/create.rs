@@ -107,7 +107,6 @@ pub static RUN: Command = Command {
 
 fn create(context: &Context) -> Result<u8, Failure> {
     let id: ContainerId = context.arg(0)?.parse()?;
-    carrack_container::shield()?;
     let outcome = options(context, &id, true).and_then(|options| {
         let created = context.runtime().create(&id, options)?;
         or_delete(created, |created| {
@@ -119,7 +118,6 @@ fn create(context: &Context) -> Result<u8, Failure> {
 
 fn run(context: &Context) -> Result<u8, Failure> {
     let id: ContainerId = context.arg(0)?.parse()?;
-    carrack_container::shield()?;
     let detach = context.matches.on(&DETACH);
     let outcome = options(context, &id, detach).and_then(|options| match detach {
         true => run_detached(context, &id, options),

@@ -100,7 +100,6 @@ fn run(context: &Context) -> Result<u8, Failure> {
 }
 
 fn exec(context: &Context) -> Result<u8, Failure> {
-    carrack_container::shield()?;
     let matches = &context.matches;
     let container = context.container()?;
     let detach = matches.on(&DETACH);
