@@ -21,7 +21,7 @@ const fn package(name: &'static str, file: &'static str, why: &'static str) -> P
 }
 
 /// What `make test` uses.
-pub const TESTS: [Package; 13] = [
+pub const TESTS: [Package; 16] = [
     package(
         "busybox-static",
         "/usr/bin/busybox",
@@ -69,6 +69,21 @@ pub const TESTS: [Package; 13] = [
         "containerd",
         "/usr/bin/containerd",
         "a real client of the runtime",
+    ),
+    package(
+        "docker.io",
+        "/usr/sbin/dockerd",
+        "a real client of the runtime",
+    ),
+    package(
+        "buildah",
+        "/usr/bin/buildah",
+        "a real client of the runtime",
+    ),
+    package(
+        "conmon",
+        "/usr/bin/conmon",
+        "what podman and buildah run containers with",
     ),
     package(
         "runc",
