@@ -63,8 +63,10 @@ fn every_hook_runs_in_its_place_with_the_state() {
         .collect();
     assert_eq!(order, KINDS[..3], "what runs at create");
     live.container().start().unwrap();
-    assert_eq!(live.wait(), Exit::Code(0));
+    let exit = live.wait();
     let inside = live.output();
+    let text = std::fs::read_to_string(&log).unwrap();
+    assert_eq!(exit, Exit::Code(0), "{inside}{text}");
     let pid = live.pid();
     live.delete();
     let text = std::fs::read_to_string(&log).unwrap();

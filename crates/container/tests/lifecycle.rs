@@ -4,6 +4,7 @@ mod common;
 
 use carrack_container::spec::runtime::{Resources, Status};
 use carrack_container::{CreateOptions, Error, Exit, RuntimeOptions};
+use carrack_testkit::bundle::copy_program;
 use carrack_testkit::{TempDir, User, leaks, require, skip, unique};
 use common::{World, chain, status_line};
 use serde_json::json;
@@ -435,7 +436,7 @@ fn an_ordinary_user_can_run_a_container() {
     bundle.chown(user.uid(), user.gid());
     let dir = TempDir::new();
     let program = dir.path().join("program");
-    std::fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+    copy_program(&std::env::current_exe().unwrap(), &program).unwrap();
     let output = user
         .command(&program)
         .args(["--exact", name, "--nocapture"])
@@ -486,7 +487,7 @@ fn root_of_a_user_namespace_can_run_a_container() {
     bundle.chown(user.uid(), user.gid());
     let dir = TempDir::new();
     let program = dir.path().join("program");
-    std::fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+    copy_program(&std::env::current_exe().unwrap(), &program).unwrap();
     let output = user
         .command(&unshare)
         .args(flags)

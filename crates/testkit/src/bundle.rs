@@ -9,6 +9,7 @@
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use serde_json::{Map, Value, json};
 
@@ -170,12 +171,23 @@ fn slot<'a>(value: &'a mut Value, pointer: &str) -> &'a mut Value {
     })
 }
 
+/// Copies a program that is to be executed soon, in a process of its own: a file that this
+/// process had open for writing is busy (`ETXTBSY`) as long as a child that another thread
+/// made meanwhile has not executed its own program.
+pub fn copy_program(from: &Path, to: &Path) -> std::io::Result<()> {
+    let status = Command::new("cp").arg(from).arg(to).status()?;
+    match status.success() {
+        true => Ok(()),
+        false => Err(std::io::Error::other(format!("cp: {status}"))),
+    }
+}
+
 fn fill_rootfs(rootfs: &Path, busybox: &Path) -> std::io::Result<()> {
     for dir in ["bin", "proc", "dev", "sys", "tmp", "root", "etc"] {
         fs::create_dir_all(rootfs.join(dir))?;
     }
     fs::set_permissions(rootfs.join("tmp"), fs::Permissions::from_mode(0o1777))?;
-    fs::copy(busybox, rootfs.join("bin/busybox"))?;
+    copy_program(busybox, &rootfs.join("bin/busybox"))?;
     for applet in APPLETS.split_whitespace() {
         symlink("busybox", rootfs.join("bin").join(applet))?;
     }
