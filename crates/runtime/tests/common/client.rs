@@ -206,7 +206,9 @@ impl Drop for World {
             .flatten()
             .flatten()
         {
-            let _ = std::fs::remove_dir(hierarchy.path().join("libpod_parent"));
+            let parent = hierarchy.path().join("libpod_parent");
+            let _ = std::fs::remove_dir(parent.join("conmon"));
+            let _ = std::fs::remove_dir(parent);
         }
     }
 }
