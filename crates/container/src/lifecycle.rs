@@ -108,9 +108,15 @@ impl Container {
     /// # Errors
     /// When the host's hierarchies cannot be found.
     pub fn cgroup(&self) -> Result<Group, Error> {
-        let layout = Layout::detect()?;
+        let layout = match self.layout.get() {
+            Some(layout) => layout,
+            None => {
+                let found = Layout::detect()?;
+                self.layout.get_or_init(|| found)
+            }
+        };
         Ok(Group::open(
-            &layout,
+            layout,
             &self.record.cgroup_paths,
             driver(&self.record),
         ))

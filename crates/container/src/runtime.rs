@@ -25,6 +25,8 @@ pub struct Container {
     pub(crate) record: Record,
     /// What the call that made the container knows already.
     pub(crate) made: Option<Made>,
+    /// The host's cgroup hierarchies, once they were looked for.
+    pub(crate) layout: std::cell::OnceCell<carrack_cgroup::Layout>,
 }
 
 /// Knowledge that spares the maker of a container a second look.
@@ -150,6 +152,7 @@ impl Container {
             directory,
             record,
             made: None,
+            layout: std::cell::OnceCell::new(),
         }
     }
 
