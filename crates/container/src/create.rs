@@ -153,7 +153,7 @@ impl Maker<'_> {
         let layout = Layout::detect()?;
         let group = undo
             .group
-            .insert(create_group(&layout, &record, self.spec)?);
+            .insert(self.make_group(&layout, &mut record, &proc)?);
         record.cgroup_paths = group.paths();
         let resources = linux.resources.clone().unwrap_or_default();
         group.apply(&resources)?;
@@ -272,6 +272,27 @@ impl Maker<'_> {
             console: child.console,
             pidfd: child.pidfd,
         })
+    }
+
+    /// Makes the cgroup. Root of a user namespace looks like root and may have no right to any
+    /// cgroup all the same; that is looked at only when it fails.
+    fn make_group(
+        &self,
+        layout: &Layout,
+        record: &mut Record,
+        proc: &OwnedFd,
+    ) -> Result<Group, Error> {
+        let made = create_group(layout, record, self.spec);
+        let auto = self.runtime.options().rootless.is_none();
+        if made.is_err()
+            && auto
+            && !record.carrack.rootless_cgroups
+            && userns::is_inside_one(proc.as_fd())
+        {
+            record.carrack.rootless_cgroups = true;
+            return create_group(layout, record, self.spec);
+        }
+        made
     }
 
     pub fn first_record(&self, linux: &Linux, proc: &OwnedFd) -> Result<Record, Error> {

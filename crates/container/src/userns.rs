@@ -168,6 +168,13 @@ pub fn namespace_with(uids: &[IdMapping], gids: &[IdMapping]) -> Result<OwnedFd,
     result
 }
 
+/// Whether the caller is in another user namespace than the machine's first,
+/// the only one in which every id is mapped to itself.
+pub fn is_inside_one(proc: BorrowedFd<'_>) -> bool {
+    let map = procfs::read(proc, "self/uid_map").unwrap_or_default();
+    !map.split_whitespace().eq(["0", "0", "4294967295"])
+}
+
 /// The caller's effective capabilities.
 pub fn own_caps() -> u64 {
     cred::capget().map_or(0, |sets| sets.effective)

@@ -10,7 +10,7 @@ use super::report::{self, At, Fail, Message, Stage, Step};
 use super::{send_master, wait_for_go, write_proc};
 use crate::plan::{CapPlan, InitPlan, ProcessPlan, SeccompPlan, TerminalPlan};
 use carrack_sys::{Errno, cred, exec as sys_exec, mount, pty, sched, seccomp};
-use rustix::fs::{Access, AtFlags, CWD, FileType, Gid, Mode, OFlags, Uid};
+use rustix::fs::{Access, AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Uid};
 use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -168,6 +168,7 @@ pub fn become_process(
         cred::no_new_privs().at(Stage::NoNewPrivileges)?;
     }
     labels(plan, proc)?;
+    set_groups(plan, proc)?;
     forget_the_caller(plan, keep).at(Stage::Streams)?;
     let entered = enter_cwd(plan)?;
     let early = plan.seccomp.as_ref().filter(|_| !plan.no_new_privileges);
@@ -312,7 +313,7 @@ fn cwd_is_inside() -> Step {
     }
 }
 
-/// Bounding set, groups and ids, with the permitted set kept for what follows.
+/// Bounding set and ids, with the permitted set kept for what follows.
 fn change_user(plan: &ProcessPlan) -> Step {
     if let Some(caps) = &plan.caps {
         for &cap in &caps.bounding_drop {
@@ -324,11 +325,29 @@ fn change_user(plan: &ProcessPlan) -> Step {
         }
         cred::keep_caps(true).at(Stage::Capabilities)?;
     }
-    if let Some(groups) = &plan.groups {
-        cred::setgroups(groups).at(Stage::Groups)?;
-    }
     cred::setresgid(plan.gid).at_index(Stage::User, 1)?;
     cred::setresuid(plan.uid).at(Stage::User)
+}
+
+fn set_groups(plan: &ProcessPlan, proc: BorrowedFd<'_>) -> Step {
+    let Some(groups) = &plan.groups else {
+        return Ok(());
+    };
+    match cred::setgroups(groups) {
+        // The user namespace that the runtime itself is in denies it to everybody: as in runc,
+        // the process then keeps the groups of who made that namespace.
+        Err(Errno::PERM) if groups.is_empty() && denies_groups(proc) => Ok(()),
+        other => other.at(Stage::Groups),
+    }
+}
+
+fn denies_groups(proc: BorrowedFd<'_>) -> bool {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_XDEV | ResolveFlags::NO_MAGICLINKS;
+    let mut answer = [0u8; 8];
+    rustix::fs::openat2(proc, c"self/setgroups", flags, Mode::empty(), resolve)
+        .and_then(|file| rustix::io::read(&file, &mut answer))
+        .is_ok_and(|length| answer[..length].starts_with(b"deny"))
 }
 
 fn finish_capabilities(plan: &ProcessPlan) -> Step {
