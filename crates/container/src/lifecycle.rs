@@ -23,6 +23,10 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 const SIGKILL: i32 = 9;
+/// How often a cgroup is looked at that a dying child may still be in.
+const ORPHAN_LOOKS_MAX: u32 = 100;
+/// Time between two looks.
+const ORPHAN_LOOK: std::time::Duration = std::time::Duration::from_millis(20);
 /// How long a killed init may take to end, in seconds.
 const KILL_SECONDS_MAX: i64 = 10;
 
@@ -257,11 +261,34 @@ impl Container {
             (None, Some(spec))
                 if self.record.cgroup_paths.is_empty() && self.record.init_process_pid == 0 =>
             {
-                create_group(&Layout::detect()?, &self.record, spec)?
+                match self.find_group(spec)? {
+                    Some(group) => group,
+                    None => return Ok(()),
+                }
             }
             _ => self.cgroup()?,
         };
         Ok(group.destroy()?)
+    }
+
+    /// The cgroup of a create that was killed before it noted which it is. `None` when it is
+    /// somebody else's.
+    fn find_group(&self, spec: &Spec) -> Result<Option<Group>, Error> {
+        let layout = Layout::detect()?;
+        for _ in 0..ORPHAN_LOOKS_MAX {
+            match create_group(&layout, &self.record, spec) {
+                // The create's child, of which nobody knows the pid, dies with its parent: soon.
+                Err(Error::Cgroup(carrack_cgroup::Error::NotEmpty { .. })) => {
+                    std::thread::sleep(ORPHAN_LOOK);
+                }
+                other => return other.map(Some),
+            }
+        }
+        log::warn!(
+            "the cgroup that container {} would have used is another's; it stays",
+            self.id
+        );
+        Ok(None)
     }
 
     /// Freezes every process of the container.

@@ -230,6 +230,20 @@ impl StateDir {
             .into_owned()
     }
 
+    /// Removes the directory when it has no record: its create was killed before it had made
+    /// anything else. A record that is written meanwhile stays.
+    pub fn remove_remains(&self) -> Result<(), Error> {
+        for name in ["config.json", "state.json.new"] {
+            let _ = fs::remove_file(self.path.join(name));
+        }
+        match fs::remove_dir(&self.path) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                Err(Error::path("cannot remove", &self.path, e))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Removes the directory and all in it; fine when it is gone already.
     pub fn remove(&self) -> Result<(), Error> {
         // The usual files first: four calls instead of a walk.

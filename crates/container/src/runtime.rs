@@ -113,6 +113,15 @@ impl Runtime {
         ))
     }
 
+    /// Removes what a create that was killed in its first moments left of a container that
+    /// [`Runtime::load`] does not find. Fine when there is nothing.
+    ///
+    /// # Errors
+    /// When the directory cannot be removed, or is one of a container after all.
+    pub fn remove_remains(&self, id: &ContainerId) -> Result<(), Error> {
+        StateDir::of(&self.root, id).remove_remains()
+    }
+
     /// Every container, by id. One that vanishes meanwhile is left out; one whose
     /// record cannot be read is left out with a warning.
     ///

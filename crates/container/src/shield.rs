@@ -46,7 +46,7 @@ pub fn shield() -> Result<(), Error> {
     }
     let safe = match read_only_mount(&file) {
         Ok(tree) => tree,
-        Err(Errno::PERM | Errno::INVAL | Errno::NOSYS) => sealed_copy(file)
+        Err(Errno::PERM | Errno::INVAL | Errno::NOSYS | Errno::NOSPC) => sealed_copy(file)
             .map_err(|e| Error::system("cannot copy the runtime's own program into memory", e))?,
         Err(error) => return Err(failed(error)),
     };

@@ -6,6 +6,7 @@ use crate::failure::Failure;
 use crate::notify::{Notify, NotifyDirectory};
 use crate::units;
 use carrack_container::Error;
+use carrack_spec::ContainerId;
 use std::os::fd::AsFd;
 
 /// `start`.
@@ -124,7 +125,10 @@ fn delete(context: &Context) -> Result<u8, Failure> {
             container.delete(force)?;
             notify.remove();
         }
-        Err(Failure::Container(Error::NotFound { .. })) if force => {}
+        Err(Failure::Container(Error::NotFound { .. })) if force => {
+            let id: ContainerId = context.arg(0)?.parse()?;
+            context.runtime().remove_remains(&id)?;
+        }
         Err(failure) => return Err(failure),
     }
     Ok(0)
