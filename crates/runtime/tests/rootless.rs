@@ -6,6 +6,7 @@
 
 mod common;
 
+use carrack_testkit::bundle::copy_program;
 use carrack_testkit::runtime::{Output, finish};
 use carrack_testkit::{Bundle, Skip, TempDir, User, leaks, require, skip, unique};
 use serde_json::{Value, json};
@@ -46,7 +47,7 @@ impl World {
     fn over(user: User, bundle: Bundle) -> Result<World, Skip> {
         skip::exists("/proc/self/ns/user")?;
         let program = user.home().join("carrack-runtime");
-        std::fs::copy(common::program(), &program).unwrap();
+        copy_program(Path::new(&common::program()), &program).unwrap();
         Ok(World {
             user,
             program,
@@ -378,7 +379,7 @@ fn the_state_of_another_user_cannot_be_read() {
     let state: &Path = &world.user.runtime_dir();
     let other = require!(User::plain());
     let program = other.home().join("carrack-runtime");
-    std::fs::copy(&world.program, &program).unwrap();
+    copy_program(&world.program, &program).unwrap();
     let mut command = other.command(&program);
     command.arg("--root").arg(state.join("carrack-runtime"));
     finish(command.args(["state", &world.id])).fails_with("ermission denied");
