@@ -200,6 +200,7 @@ fn hooks_run_in_order_and_the_first_failure_stops_the_rest() {
 
 #[test]
 fn a_hook_can_prepare_what_the_container_sees() {
+    require!(common::tools_are_free());
     let mut world = require!(World::new());
     let root = world.bundle.rootfs();
     let script = format!(
@@ -216,6 +217,7 @@ fn a_hook_can_prepare_what_the_container_sees() {
 
 #[test]
 fn a_create_runtime_hook_can_reach_the_network_namespace() {
+    require!(common::tools_are_free());
     let mut world = require!(World::new());
     require!(carrack_testkit::skip::program("nsenter"));
     require!(carrack_testkit::skip::program("ip"));

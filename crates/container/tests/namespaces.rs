@@ -377,6 +377,7 @@ fn ip(args: &[&str]) -> String {
 fn network_devices_move_in_under_a_new_name_with_their_addresses() {
     let mut world = require!(World::new());
     require!(skip::program("ip"));
+    require!(common::tools_are_free());
     // The runtime's own network: the test's thread visits it, as devices move from there.
     let net = Net::new();
     net.ip(&["link", "add", "ck0", "type", "veth", "peer", "name", "ck1"]);
