@@ -101,6 +101,7 @@ impl Container {
         };
         let mut birth = Birth {
             session: true,
+            hidden: true,
             become_root: flags & ns::USER != 0,
             ..Birth::default()
         };

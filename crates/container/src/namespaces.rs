@@ -80,6 +80,7 @@ pub fn plan(linux: &Linux, privileged: bool, names: &mut Names) -> Result<(Birth
         joins.sort_by_key(|join| !first(join.1));
         birth.unshare = fresh;
         birth.second = fresh & ns::PID != 0;
+        birth.hidden = joins.iter().any(|join| join.1 == ns::PID);
     } else {
         birth.clone_flags = fresh & !by_child;
         birth.unshare = fresh & by_child;

@@ -340,3 +340,65 @@ fn no_capability_is_inheritable_unless_the_config_says_so() {
         "spec gives {inheritable}"
     );
 }
+
+/// CVE-2016-9962, the same class by another way: while a process enters the container, it has
+/// descriptors of the host, and root in the container may look at its processes. A naive runtime
+/// is open to that until it executes the program.
+#[test]
+fn a_process_on_its_way_in_cannot_be_looked_at() {
+    let runtime = require!(common::runtime());
+    let mut bundle = require!(Bundle::busybox());
+    // In a user namespace root has every right over what enters it, also without another uid.
+    bundle.push("/linux/namespaces", json!({"type": "user"}));
+    for ids in ["uidMappings", "gidMappings"] {
+        bundle.push(
+            &format!("/linux/{ids}"),
+            json!({"containerID": 0, "hostID": 0, "size": 65536}),
+        );
+    }
+    let all: Vec<String> = CAPABILITIES
+        .split_whitespace()
+        .map(|cap| format!("CAP_{cap}"))
+        .collect();
+    for set in ["bounding", "effective", "permitted"] {
+        bundle.set(&format!("/process/capabilities/{set}"), json!(all));
+    }
+    bundle.shell(
+        "echo started; while [ ! -e /stop ]; do
+            for p in /proc/[0-9]*; do [ $p = /proc/1 ] || ls -l $p/fd; done
+         done 2>/dev/null",
+    );
+    let dir = TempDir::new();
+    let log = dir.path().join("log");
+    let out = std::fs::File::create(&log).unwrap();
+    let container = runtime.container(&bundle);
+    let mut attacker = container
+        .bundle_command("run", &[])
+        .stdout(out)
+        .spawn()
+        .unwrap();
+    let text = || std::fs::read_to_string(&log).unwrap_or_default();
+    for _ in 0..500 {
+        if text().contains("started") {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    for _ in 0..60 {
+        container.exec(&["true"]).ok();
+    }
+    std::fs::write(bundle.rootfs().join("stop"), "").unwrap();
+    attacker.wait().unwrap();
+    let seen: Vec<String> = text()
+        .lines()
+        .filter(|line| line.contains("cgroup") || line.contains("tasks") || line.contains("pidfd"))
+        .map(str::to_owned)
+        .collect();
+    assert!(seen.is_empty(), "{seen:?}");
+}
+
+const CAPABILITIES: &str = "CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KILL SETGID SETUID \
+    SETPCAP LINUX_IMMUTABLE NET_BIND_SERVICE NET_BROADCAST NET_ADMIN NET_RAW IPC_LOCK IPC_OWNER \
+    SYS_MODULE SYS_RAWIO SYS_CHROOT SYS_PTRACE SYS_PACCT SYS_ADMIN SYS_BOOT SYS_NICE SYS_RESOURCE \
+    SYS_TIME SYS_TTY_CONFIG MKNOD LEASE AUDIT_WRITE AUDIT_CONTROL SETFCAP MAC_OVERRIDE MAC_ADMIN \
+    SYSLOG WAKE_ALARM BLOCK_SUSPEND AUDIT_READ PERFMON BPF CHECKPOINT_RESTORE";

@@ -171,6 +171,9 @@ fn procfs_and_sysfs_are_not_mounted_through_a_link() {
     }
 }
 
+/// What an image has in its `/dev`, and how it gets there.
+type Trap = (&'static str, fn(&Path));
+
 /// A directory for a bind at `/dev`, as an image with its own devices would bring it.
 fn own_dev(bundle: &mut Bundle) -> TempDir {
     let dev = TempDir::new();
@@ -195,7 +198,7 @@ fn own_dev(bundle: &mut Bundle) -> TempDir {
 #[test]
 fn a_mask_is_the_null_device_or_nothing_starts() {
     let runtime = require!(common::runtime());
-    let make: [(&str, fn(&Path)); 4] = [
+    let make: [Trap; 4] = [
         ("a link into procfs", |null| {
             symlink("/proc/sys/kernel/core_pattern", null).unwrap()
         }),
@@ -245,7 +248,7 @@ fn a_mask_is_the_null_device_or_nothing_starts() {
 #[test]
 fn the_console_is_the_terminal_and_nothing_else() {
     let runtime = require!(common::runtime());
-    let make: [(&str, fn(&Path)); 3] = [
+    let make: [Trap; 3] = [
         ("a link into procfs", |dev| {
             symlink("/proc/sysrq-trigger", dev.join("console")).unwrap()
         }),

@@ -158,6 +158,11 @@ fn run_exec(
 /// namespaces, cgroups, ids, session.
 fn be_born(birth: &Birth, socket: BorrowedFd<'_>) -> Step {
     cred::parent_death_signal(SIGKILL).at(Stage::Wait)?;
+    if birth.hidden {
+        // Root of the container's user namespace could trace the child and take descriptors
+        // of the host from it (CVE-2016-9962). Exec ends it.
+        cred::set_dumpable(false).at(Stage::Wait)?;
+    }
     if birth.wait {
         wait_for_go(socket)?;
     }

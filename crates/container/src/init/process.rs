@@ -405,6 +405,9 @@ fn load_filter(filter: &SeccompPlan, socket: BorrowedFd<'_>) -> Step {
     let mut flags = filter.flags;
     if filter.listener {
         flags |= seccomp::FLAG_NEW_LISTENER;
+        // The parent fetches it, without privileges only from a process that may be looked at.
+        // What was the host's is closed by now.
+        cred::set_dumpable(true).at(Stage::SeccompListener)?;
     }
     let Some(listener) = seccomp::load(&filter.program, flags).at(Stage::Seccomp)? else {
         return Ok(());

@@ -50,6 +50,8 @@ pub struct Birth {
     pub become_root: bool,
     /// Become a new session's leader.
     pub session: bool,
+    /// Processes of a container can see the child before it is one of them.
+    pub hidden: bool,
 }
 
 /// Where a mount comes from.
