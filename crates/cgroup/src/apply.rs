@@ -50,11 +50,8 @@ impl Group {
             };
         }
         if let Some(pids) = r.pids.as_ref().and_then(|p| p.limit) {
-            let value = if pids > 0 {
-                pids.to_string()
-            } else {
-                "max".to_owned()
-            };
+            let value =
+                check::pids_max(pids).map_or_else(|| "max".to_owned(), |max| max.to_string());
             match self.target("pids", "pids", "pids.limit")? {
                 Target::V1(node) => files::write(&node.file("pids.max"), &value)?,
                 Target::V2(node) => v2::put(node, "pids", "pids.limit", "pids.max", &value)?,

@@ -217,7 +217,10 @@ pub(crate) fn first_limit(r: &Resources) -> Option<String> {
             || !c.cpus.is_empty()
             || !c.mems.is_empty()
     });
-    let pids = r.pids.as_ref().is_some_and(|p| p.limit.unwrap_or(0) > 0);
+    let pids = r
+        .pids
+        .as_ref()
+        .is_some_and(|p| p.limit.is_some_and(|limit| limit >= 0));
     let io = r
         .block_io
         .as_ref()
@@ -239,6 +242,12 @@ pub(crate) fn first_limit(r: &Resources) -> Option<String> {
     .into_iter()
     .find(|(set, _)| *set)
     .map(|(_, name)| format!("linux.resources.{name}"))
+}
+
+/// `pids.limit` as the kernel's limit; below zero is none. Zero is a limit since 1.3.0 of the
+/// specification; the process that is there counts, and systemd has no zero: so one.
+pub(crate) fn pids_max(limit: i64) -> Option<u64> {
+    u64::try_from(limit).ok().map(|limit| limit.max(1))
 }
 
 #[cfg(test)]
@@ -293,11 +302,19 @@ mod tests {
     }
 
     #[test]
+    fn no_tasks_means_one() {
+        assert_eq!(
+            [-1, 0, 1, 7].map(pids_max),
+            [None, Some(1), Some(1), Some(7)]
+        );
+    }
+
+    #[test]
     fn the_first_limit_is_named_and_defaults_are_none() {
         assert_eq!(first_limit(&Resources::default()), None);
         assert_eq!(
             first_limit(&from(
-                r#"{"memory":{"limit":-1},"cpu":{"shares":0},"pids":{"limit":0}}"#
+                r#"{"memory":{"limit":-1},"cpu":{"shares":0},"pids":{"limit":-1}}"#
             )),
             None
         );

@@ -44,11 +44,7 @@ pub(crate) fn limits(r: &Resources, v2: bool) -> Result<Vec<Property>> {
         number(
             &mut list,
             "TasksMax",
-            if limit > 0 {
-                or_infinity(limit)
-            } else {
-                u64::MAX
-            },
+            crate::check::pids_max(limit).unwrap_or(u64::MAX),
         );
     }
     if let Some(weight) = r

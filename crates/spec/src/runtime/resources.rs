@@ -139,7 +139,7 @@ pub struct Cpu {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Pids {
-    /// At most this many; zero or below is no limit.
+    /// At most this many; below zero is no limit, and zero means init alone.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limit: Option<i64>,
 }
