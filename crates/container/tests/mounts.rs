@@ -60,6 +60,24 @@ fn read_only_is_for_the_top_and_rro_for_all() {
 }
 
 #[test]
+fn recursive_attributes_of_access_times_can_be_cleared() {
+    let mut world = require!(World::new());
+    let top = tree(&world);
+    for (index, option) in ["ratime", "rnostrictatime", "rnorelatime", "rrelatime"]
+        .iter()
+        .enumerate()
+    {
+        let place = format!("/all-{index}");
+        world
+            .bundle
+            .push("/mounts", bind(&top, &place, &["rbind", option]));
+    }
+    let text = world.sh("grep ' /all-' /proc/self/mountinfo");
+    assert_eq!(text.lines().count(), 8, "{text}");
+    assert!(text.lines().all(|line| line.contains("relatime")), "{text}");
+}
+
+#[test]
 fn recursive_attributes_reach_every_mount() {
     let mut world = require!(World::new());
     let top = tree(&world);
