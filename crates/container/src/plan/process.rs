@@ -8,6 +8,7 @@ use carrack_sys::exec::CVec;
 use carrack_sys::sched::{BitSet, SchedAttr};
 use carrack_sys::seccomp::SockFilter;
 use rustix::process::{Resource, Rlimit};
+use std::collections::hash_map::Entry;
 use std::ffi::CString;
 use std::os::fd::OwnedFd;
 
@@ -202,6 +203,7 @@ fn environment(process: &Process, context: &ProcessContext<'_>) -> Result<Vec<CS
         }
     }
     env.extend(c_strings(context.extra_env, "environment of the runtime")?);
+    keep_last(&mut env);
     let has_home = env
         .iter()
         .any(|variable| variable.to_bytes().starts_with(b"HOME="));
@@ -209,6 +211,28 @@ fn environment(process: &Process, context: &ProcessContext<'_>) -> Result<Vec<CS
         env.push(c_string(&format!("HOME={home}"), "HOME")?);
     }
     Ok(env)
+}
+
+/// Of several settings of a name, keeps the last in the place of the first: getenv(3)
+/// and shells differ in which one they would find.
+fn keep_last(env: &mut Vec<CString>) {
+    let mut places = std::collections::HashMap::with_capacity(env.len());
+    for variable in std::mem::take(env) {
+        let bytes = variable.to_bytes();
+        let end = bytes.iter().position(|&byte| byte == b'=');
+        let name = bytes.get(..end.unwrap_or(bytes.len())).unwrap_or(bytes);
+        match places.entry(name.to_vec()) {
+            Entry::Vacant(entry) => {
+                entry.insert(env.len());
+                env.push(variable);
+            }
+            Entry::Occupied(entry) => {
+                if let Some(earlier) = env.get_mut(*entry.get()) {
+                    *earlier = variable;
+                }
+            }
+        }
+    }
 }
 
 /// The files that `program` can mean: itself when it has a slash, else one in each directory of `PATH`.
