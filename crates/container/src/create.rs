@@ -26,6 +26,8 @@ use carrack_spec::runtime::{Linux, NamespaceKind, Process, Seccomp, Spec, State,
 use carrack_sys::clone::{Cloned, ns};
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
+use rustix::process::Rlimit;
+use std::ffi::CString;
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -263,7 +265,7 @@ impl Maker<'_> {
         }
         if let (true, Some(hooks)) = (self.at_once, &self.spec.hooks) {
             let state = self.state(&record, Status::Running);
-            run_poststart(&hooks.poststart, &state);
+            hooks::run("poststart", &hooks.poststart, &state)?;
         }
         let container =
             Container::from_parts(self.runtime.clone(), self.id.clone(), directory, record);
@@ -405,7 +407,7 @@ impl Maker<'_> {
             "" => Ok(None),
             value => plan::c_string(value, field).map(Some),
         };
-        let hooks = self.hooks(names)?;
+        let hooks = self.hooks(names, process_plan.env.strings())?;
         Ok(InitPlan {
             birth: parts.birth,
             proc: parts.proc,
@@ -470,7 +472,7 @@ impl Maker<'_> {
         })
     }
 
-    fn hooks(&self, names: &mut Names) -> Result<plan::Hooks, Error> {
+    fn hooks(&self, names: &mut Names, env: &[CString]) -> Result<plan::Hooks, Error> {
         let Some(hooks) = &self.spec.hooks else {
             return Ok(plan::Hooks::default());
         };
@@ -487,8 +489,8 @@ impl Maker<'_> {
         let file =
             || hooks::memory_file().map_err(|e| Error::system("cannot make a file in memory", e));
         Ok(plan::Hooks {
-            create_container: hooks::plan(&hooks.create_container, "hooks.createContainer")?,
-            start_container: hooks::plan(&hooks.start_container, "hooks.startContainer")?,
+            create_container: hooks::plan(&hooks.create_container, "hooks.createContainer", &[])?,
+            start_container: hooks::plan(&hooks.start_container, "hooks.startContainer", env)?,
             states: Some([file()?, file()?]),
             output: Some(file()?),
         })
@@ -661,7 +663,9 @@ pub fn note_init(record: &mut Record, proc: BorrowedFd<'_>, pid: i32) {
         .collect();
 }
 
-/// Limits that a process in a new user namespace may not raise itself.
+/// Limits that a process in a new user namespace may not raise itself. They are raised
+/// only: a low limit, say of open files, could stop what init has to do before it
+/// takes on the exact limits itself.
 fn apply_from_outside(
     process: &plan::ProcessPlan,
     proc: BorrowedFd<'_>,
@@ -676,11 +680,24 @@ fn apply_from_outside(
         log::warn!("cannot set process.oomScoreAdj: {error}; the container goes on without it");
     }
     for (resource, limit) in &process.rlimits {
+        let now = rustix::process::getrlimit(*resource);
+        let raised = Rlimit {
+            current: at_least(now.current, limit.current),
+            maximum: at_least(now.maximum, limit.maximum),
+        };
+        if raised == now {
+            continue;
+        }
         let target = rustix::process::Pid::from_raw(pid);
-        rustix::process::prlimit(target, *resource, *limit)
+        rustix::process::prlimit(target, *resource, raised)
             .map_err(|e| Error::system(format!("cannot set the limit {resource:?}"), e))?;
     }
     Ok(())
+}
+
+/// The higher of two limits, where none is the highest.
+fn at_least(now: Option<u64>, wanted: Option<u64>) -> Option<u64> {
+    now.zip(wanted).map(|(now, wanted)| now.max(wanted))
 }
 
 /// `HOME` from the root file system's `/etc/passwd`, when the environment has none.
@@ -761,11 +778,4 @@ pub fn write_pid_file(path: &Path, pid: i32) -> Result<(), Error> {
     let failed = |e| Error::path("cannot write the pid file", path, e);
     std::fs::write(&temporary, pid.to_string()).map_err(failed)?;
     std::fs::rename(&temporary, path).map_err(failed)
-}
-
-/// A failed poststart hook is told, and the container goes on (`runtime.md`, "Lifecycle").
-pub fn run_poststart(list: &[carrack_spec::runtime::Hook], state: &State) {
-    if let Err(error) = hooks::run("poststart", list, state) {
-        log::warn!("{error}");
-    }
 }

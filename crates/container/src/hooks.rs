@@ -6,6 +6,7 @@ use carrack_spec::runtime::{Hook, State};
 use carrack_sys::exec::CVec;
 use carrack_sys::pidfd;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use std::ffi::CString;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::fd::OwnedFd;
@@ -107,8 +108,8 @@ pub fn quote(output: &File) -> String {
     String::from_utf8_lossy(&bytes).trim().to_owned()
 }
 
-/// Plans hooks that init runs.
-pub fn plan(hooks: &[Hook], field: &str) -> Result<Vec<HookPlan>, Error> {
+/// Plans hooks that init runs. Those that say nothing about their environment get `env`.
+pub fn plan(hooks: &[Hook], field: &str, env: &[CString]) -> Result<Vec<HookPlan>, Error> {
     let strings = |list: &[String]| {
         list.iter()
             .map(|text| crate::plan::c_string(text, field))
@@ -126,7 +127,10 @@ pub fn plan(hooks: &[Hook], field: &str) -> Result<Vec<HookPlan>, Error> {
             Ok(HookPlan {
                 path,
                 argv: CVec::new(args),
-                envp: CVec::new(strings(&hook.env)?),
+                envp: CVec::new(match hook.env.as_slice() {
+                    [] => env.to_vec(),
+                    list => strings(list)?,
+                }),
                 timeout_ms: hook
                     .timeout
                     .map(|seconds| seconds.min(TIMEOUT_SECONDS_MAX) * 1000),

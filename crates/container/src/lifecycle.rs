@@ -9,7 +9,7 @@
 //!     └───────────┴────────────▶ stopped ──delete──▶ gone
 //! ```
 
-use crate::create::{create_group, driver, read_config, run_poststart};
+use crate::create::{create_group, driver, read_config};
 use crate::error::Error;
 use crate::runtime::Container;
 use crate::{hooks, procfs, rdt};
@@ -147,7 +147,12 @@ impl Container {
         std::fs::remove_file(&fifo).map_err(|e| Error::path("cannot remove", &fifo, e))?;
         rustix::io::write(&writer, b"0").map_err(failed)?;
         if let Some(hooks) = self.spec()?.hooks {
-            run_poststart(&hooks.poststart, &self.state_with(Status::Running));
+            let state = self.state_with(Status::Running);
+            if let Err(error) = hooks::run("poststart", &hooks.poststart, &state) {
+                // As runtime.md's lifecycle asks since 1.3.0; delete then runs the poststop hooks.
+                self.kill(9, false)?;
+                return Err(error);
+            }
         }
         Ok(())
     }

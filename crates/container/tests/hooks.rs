@@ -144,11 +144,40 @@ fn a_failing_start_hook_ends_a_created_container() {
 }
 
 #[test]
-fn failures_after_the_start_are_warnings_only() {
+fn a_failure_after_the_end_is_a_warning_only() {
     let mut world = require!(World::new());
-    world.bundle.push("/hooks/poststart", hook("exit 1"));
     world.bundle.push("/hooks/poststop", hook("exit 1"));
     assert_eq!(world.sh("echo ran"), "ran\n");
+}
+
+#[test]
+fn a_failure_after_the_start_stops_the_container() {
+    let mut world = require!(World::new());
+    world.bundle.push("/hooks/poststart", hook("exit 1"));
+    world.bundle.args(["sleep", "100"]);
+    assert!(world.error().contains("poststart hook 0"));
+    let mut live = world.create();
+    let error = live.container().start().unwrap_err();
+    assert!(error.to_string().contains("poststart hook 0"), "{error}");
+    assert_eq!(live.wait(), Exit::Signal(9));
+    live.delete();
+}
+
+#[test]
+fn hooks_find_what_runcs_hooks_find() {
+    let mut world = require!(World::new());
+    world
+        .bundle
+        .set("/process/env", json!(["ONE=two"]))
+        .push(
+            "/hooks/createContainer",
+            json!({"path": "/bin/sh", "args": ["sh", "-c", "echo here > ./from-hook"]}),
+        )
+        .push(
+            "/hooks/startContainer",
+            json!({"path": "/bin/sh", "args": ["sh", "-c", "echo $ONE >> /from-hook"]}),
+        );
+    assert_eq!(world.sh("cat /from-hook"), "here\ntwo\n");
 }
 
 #[test]

@@ -4,7 +4,7 @@
 mod common;
 
 use carrack_testkit::{require, skip, unique};
-use common::{World, status_line};
+use common::{World, status_line, user_namespace};
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -199,17 +199,6 @@ fn a_path_that_is_no_namespace_of_the_kind_is_an_error() {
     assert!(error.contains("/no/such"), "{error}");
 }
 
-/// Users and groups from 200000 on, and a root file system that is theirs.
-fn user_namespace(world: &mut World) {
-    let map = json!([{"containerID": 0, "hostID": 200_000, "size": 65_536}]);
-    world
-        .bundle
-        .push("/linux/namespaces", json!({"type": "user"}));
-    world.bundle.set("/linux/uidMappings", map.clone());
-    world.bundle.set("/linux/gidMappings", map);
-    world.bundle.chown(200_000, 200_000);
-}
-
 fn drop_mount(world: &mut World, destination: &str) {
     let mounts = world.bundle.config["mounts"].as_array_mut().unwrap();
     mounts.retain(|mount| mount["destination"] != destination);
@@ -315,7 +304,8 @@ fn clocks_are_shifted_also_for_an_exec() {
         "/linux/timeOffsets",
         json!({"boottime": {"secs": 1_000_000, "nanosecs": 5}, "monotonic": {"secs": 7}}),
     );
-    let text = world.sh("cut -d. -f1 /proc/uptime; cat /proc/self/timens_offsets");
+    let shown = "cut -d. -f1 /proc/uptime; cat /proc/self/timens_offsets";
+    let text = world.sh(shown);
     let mut lines = text.lines();
     assert!(lines.next().unwrap().parse::<u64>().unwrap() >= 1_000_000);
     let rest: Vec<&str> = lines.flat_map(str::split_whitespace).collect();
@@ -328,6 +318,8 @@ fn clocks_are_shifted_also_for_an_exec() {
         "{uptime}"
     );
     live.delete();
+    user_namespace(&mut world);
+    assert!(world.sh(shown).lines().next() >= Some("1000000"));
 }
 
 #[test]

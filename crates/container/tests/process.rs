@@ -122,6 +122,34 @@ fn limits_are_set() {
 }
 
 #[test]
+fn a_low_limit_of_open_files_does_not_hinder_many_mounts() {
+    let mut world = require!(World::new());
+    for index in 0..30 {
+        world.bundle.push(
+            "/mounts",
+            json!({"destination": format!("/etc-{index}"), "source": "/etc", "options": ["rbind"]}),
+        );
+    }
+    world.bundle.set(
+        "/process/rlimits",
+        json!([{"type": "RLIMIT_NOFILE", "soft": 15, "hard": 16}]),
+    );
+    assert_eq!(world.sh("ulimit -n"), "15\n");
+    common::user_namespace(&mut world);
+    assert_eq!(world.sh("ulimit -n; ulimit -H -n"), "15\n16\n");
+}
+
+#[test]
+fn of_several_settings_of_a_variable_the_last_holds() {
+    let mut world = require!(World::new());
+    let env = json!(["PATH=/bin", "A=1", "B=2", "A=3"]);
+    world.bundle.set("/process/env", env).args(["env"]);
+    let text = world.run();
+    let lines: Vec<&str> = text.lines().filter(|line| line.len() == 3).collect();
+    assert_eq!(lines, ["A=3", "B=2"]);
+}
+
+#[test]
 fn a_limit_that_cannot_be_raised_is_cut_or_refused() {
     if skip::capability("CAP_SYS_RESOURCE", CAP_SYS_RESOURCE).is_ok() {
         carrack_testkit::skip!("with CAP_SYS_RESOURCE every limit can be raised");

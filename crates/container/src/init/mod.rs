@@ -54,7 +54,15 @@ fn run_init(plan: &InitPlan, socket: BorrowedFd<'_>) -> Step<std::convert::Infal
     let proc = plan.proc.as_fd();
     be_born(&plan.birth, socket)?;
     if let Some(offsets) = &plan.time_offsets {
+        // In a user namespace of our own the file is ours only while we are dumpable.
+        let own_user = plan.birth.become_root;
+        if own_user {
+            cred::set_dumpable(true).at(Stage::TimeOffsets)?;
+        }
         write_proc(proc, c"self/timens_offsets", offsets.to_bytes()).at(Stage::TimeOffsets)?;
+        if own_user {
+            cred::set_dumpable(false).at(Stage::TimeOffsets)?;
+        }
     }
     if let Some(name) = &plan.keyring {
         join_keyring(name, socket)?;
@@ -81,6 +89,10 @@ fn run_init(plan: &InitPlan, socket: BorrowedFd<'_>) -> Step<std::convert::Infal
     if plan.run_hooks {
         ask(socket, Message::RunHooks)?;
     }
+    if !plan.hooks.create_container.is_empty() {
+        // Where hooks written for runc expect to be.
+        rustix::process::fchdir(&root).at(Stage::CreateContainerHook)?;
+    }
     hooks::run(
         &plan.hooks,
         &plan.hooks.create_container,
@@ -104,8 +116,7 @@ fn run_init(plan: &InitPlan, socket: BorrowedFd<'_>) -> Step<std::convert::Infal
     drop(root);
     drop(terminal);
     let mut keep = needed(plan, socket);
-    let own_limits = !plan.outside_limits;
-    let program = process::become_process(&plan.process, own_limits, proc, socket, &mut keep)?;
+    let program = process::become_process(&plan.process, true, proc, socket, &mut keep)?;
     cred::parent_death_signal(0).at(Stage::StartWait)?;
     report::send(socket, Message::Ready, &[]).at(Stage::StartWait)?;
     if let Some(fifo) = &plan.start {

@@ -315,3 +315,14 @@ pub fn status_line<'a>(text: &'a str, key: &str) -> &'a str {
         .unwrap_or_else(|| panic!("no {key} in {text}"))
         .trim()
 }
+
+/// Users and groups from 200000 on, and a root file system that is theirs.
+pub fn user_namespace(world: &mut World) {
+    let map = serde_json::json!([{"containerID": 0, "hostID": 200_000, "size": 65_536}]);
+    world
+        .bundle
+        .push("/linux/namespaces", serde_json::json!({"type": "user"}));
+    world.bundle.set("/linux/uidMappings", map.clone());
+    world.bundle.set("/linux/gidMappings", map);
+    world.bundle.chown(200_000, 200_000);
+}
