@@ -72,7 +72,7 @@ fn copy_entry(
             let (source, target) = (open_directory(from, name)?, open_directory(to, name)?);
             return copy_directory(source.as_fd(), target.as_fd(), depth + 1);
         }
-        FileType::RegularFile => copy_file(from, to, name)?,
+        FileType::RegularFile => return copy_file(from, to, name, &stat),
         FileType::Symlink => {
             let target = rustix::fs::readlinkat(from, name, Vec::new())?;
             rustix::fs::symlinkat(target, to, name)?;
@@ -96,7 +96,12 @@ fn copy_entry(
     Ok(())
 }
 
-fn copy_file(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &CStr) -> std::io::Result<()> {
+fn copy_file(
+    from: BorrowedFd<'_>,
+    to: BorrowedFd<'_>,
+    name: &CStr,
+    stat: &rustix::fs::Stat,
+) -> std::io::Result<()> {
     let read = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let write = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let mut source = File::from(rustix::fs::openat(from, name, read, Mode::empty())?);
@@ -106,7 +111,13 @@ fn copy_file(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &CStr) -> std::io::
         write,
         Mode::from_raw_mode(0o600),
     )?);
-    std::io::copy(&mut source, &mut target).map(drop)
+    std::io::copy(&mut source, &mut target)?;
+    let owner = (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid));
+    ignore_rights(rustix::fs::fchown(&target, Some(owner.0), Some(owner.1)))?;
+    ignore_rights(rustix::fs::fchmod(
+        &target,
+        Mode::from_raw_mode(stat.st_mode),
+    ))
 }
 
 /// Owners and device nodes may be beyond an unprivileged caller.

@@ -95,6 +95,40 @@ fn a_mount_stays_inside_when_a_volume_swaps_its_destination() {
     assert!(passed > 0, "no run won the race, so nothing was shown");
 }
 
+/// The same class with `tmpcopyup`. A naive runtime mounts the tmpfs, looks its destination up
+/// again and copies, as root of the host, into what is there now: a directory of the volume.
+#[test]
+fn a_copy_into_a_tmpfs_stays_in_the_tmpfs_when_a_volume_swaps_its_destination() {
+    let runtime = require!(common::runtime());
+    let volume = TempDir::new();
+    for name in ["d", "e"] {
+        std::fs::create_dir(volume.path().join(name)).unwrap();
+    }
+    for number in 0..50 {
+        std::fs::write(volume.path().join(format!("d/file{number}")), "").unwrap();
+    }
+    let _swapper = Swapper::new(&volume.path().join("d"), &volume.path().join("e"));
+    let mut bundle = require!(Bundle::busybox());
+    bundle.push("/mounts", bind(volume.path(), "/vol", &["bind"]));
+    bundle.push(
+        "/mounts",
+        json!({"destination": "/vol/d", "type": "tmpfs", "source": "tmpfs", "options": ["tmpcopyup", "mode=700"]}),
+    );
+    bundle.args(["true"]);
+    for _ in 0..RUNS {
+        let container = runtime.container(&bundle);
+        container.run();
+        container.assert_nothing_left();
+        // One of the two holds the files and the other nothing, whatever their names are now.
+        let count = |name: &str| std::fs::read_dir(volume.path().join(name)).unwrap().count();
+        let all: usize = (0..20)
+            .map(|_| count("d").min(count("e")))
+            .min()
+            .unwrap_or(0);
+        assert_eq!(all, 0, "copied into the volume");
+    }
+}
+
 /// CVE-2024-45310. A naive runtime makes missing destinations with mkdir and open by path: with
 /// the same race they appear on the host.
 #[test]

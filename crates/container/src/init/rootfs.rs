@@ -11,7 +11,7 @@
 use super::inroot::{self, Want};
 use super::report::{self, At, Message, Stage, Step};
 use super::wait_for_go;
-use crate::plan::{DevicePlan, Fresh, MountKind, MountPlan, Pivot, RootfsPlan, Source};
+use crate::plan::{Detached, DevicePlan, Fresh, MountKind, MountPlan, Pivot, RootfsPlan, Source};
 use carrack_sys::Errno;
 use carrack_sys::mount::{self, MountAttr, attr};
 use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, Uid};
@@ -155,6 +155,7 @@ fn mount_one(root: BorrowedFd<'_>, plan: &MountPlan, index: usize, socket: Borro
             source,
             flags,
             data,
+            detached,
             copy_up,
             keep_mode,
             no_links,
@@ -168,15 +169,23 @@ fn mount_one(root: BorrowedFd<'_>, plan: &MountPlan, index: usize, socket: Borro
                 inroot::ensure(root, &plan.destination, Want::Directory)
             };
             let target = target.at_index(Stage::MountDestination, index)?;
-            inroot::enter(target.as_fd()).at_index(Stage::Mount, index)?;
-            mount::mount(source, c".", kind, *flags, data.as_deref())
-                .at_index(Stage::Mount, index)?;
             let plain = plan.propagation.is_empty() && plan.recursive == MountAttr::default();
-            if !*copy_up && plain && mode.is_none() {
-                return Ok(());
-            }
-            let mounted = inroot::open(root, &plan.destination, OFlags::PATH)
-                .at_index(Stage::MountAttributes, index)?;
+            let untouched = !*copy_up && plain && mode.is_none();
+            let mounted = match detached.as_ref().filter(|_| !untouched) {
+                Some(detached) => make_detached(kind, source, detached)
+                    .and_then(|made| mount::attach(made.as_fd(), target.as_fd()).map(|()| made))
+                    .at_index(Stage::Mount, index)?,
+                None => {
+                    inroot::enter(target.as_fd()).at_index(Stage::Mount, index)?;
+                    mount::mount(source, c".", kind, *flags, data.as_deref())
+                        .at_index(Stage::Mount, index)?;
+                    if untouched {
+                        return Ok(());
+                    }
+                    inroot::open(root, &plan.destination, OFlags::PATH)
+                        .at_index(Stage::MountAttributes, index)?
+                }
+            };
             if let Some(mode) = mode {
                 inroot::enter(mounted.as_fd()).at_index(Stage::MountAttributes, index)?;
                 rustix::fs::chmod(c".", mode).at_index(Stage::MountAttributes, index)?;
@@ -199,6 +208,21 @@ fn mount_one(root: BorrowedFd<'_>, plan: &MountPlan, index: usize, socket: Borro
             after(plan, mounted.as_fd(), index)
         }
     }
+}
+
+/// A new file system that is mounted nowhere yet.
+fn make_detached(kind: &CStr, source: &CStr, detached: &Detached) -> carrack_sys::Result<OwnedFd> {
+    let fs = rustix::mount::fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
+    rustix::mount::fsconfig_set_string(&fs, c"source", source)?;
+    for (name, value) in &detached.options {
+        match value {
+            Some(value) => rustix::mount::fsconfig_set_string(&fs, name, value)?,
+            None => rustix::mount::fsconfig_set_flag(&fs, name)?,
+        }
+    }
+    rustix::mount::fsconfig_create(&fs)?;
+    let attr = MountAttrFlags::from_bits_retain(detached.attr as u32);
+    rustix::mount::fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, attr)
 }
 
 /// The mode of what the image has at a destination, if anything.

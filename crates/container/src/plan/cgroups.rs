@@ -128,6 +128,7 @@ impl Builder<'_> {
             source: c"cgroup".to_owned(),
             flags: self.options.flags,
             data,
+            detached: None,
             copy_up: false,
             keep_mode: false,
             no_links: false,

@@ -16,7 +16,7 @@ mod rootfs;
 pub use caps::{CAPABILITIES, CapPlan};
 pub use cgroups::{CgroupContext, cgroup_plan};
 pub use devices::{DevicePlan, device_plans, device_rules};
-pub use mounts::{Fresh, MountKind, MountPlan, inside};
+pub use mounts::{Detached, Fresh, MountKind, MountPlan, inside};
 pub use process::{
     MEMORY_FLAGS, MEMORY_MODES, ProcessContext, ProcessPlan, SeccompPlan, TerminalPlan, bit_set,
     c_string, memory_policy, name_process, personality, process_plan, seccomp_plan,

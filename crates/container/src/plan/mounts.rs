@@ -66,6 +66,9 @@ pub enum MountKind {
         flags: u64,
         /// Its own options.
         data: Option<CString>,
+        /// The same for the calls that make a mount by descriptor, where something must be done
+        /// to what is mounted: looked up again, it could be another directory by then.
+        detached: Option<Detached>,
         /// Copy the directory below into it.
         copy_up: bool,
         /// Give it the mode of the directory below: a tmpfs without a mode of its own.
@@ -92,6 +95,15 @@ pub enum MountKind {
         /// Symbolic links: name and target.
         links: Vec<(CString, CString)>,
     },
+}
+
+/// A file system's options one by one.
+#[derive(Debug)]
+pub struct Detached {
+    /// Names, and values of those that have one.
+    pub options: Vec<(CString, Option<CString>)>,
+    /// `MOUNT_ATTR_…`.
+    pub attr: u64,
 }
 
 /// What the parent may do and what it knows about the container.
@@ -248,8 +260,14 @@ fn file_system(
         &mount.source
     };
     let has_mode = data.split(',').any(|option| option.starts_with("mode="));
+    let keep_mode = mount.kind == "tmpfs" && !has_mode;
+    let touched = !options.propagation.is_empty() || options.recursive != MountAttr::default();
+    let detached = (mount.kind == "tmpfs" && (keep_mode || options.copy_up || touched))
+        .then(|| detached(&data, flags, options, field))
+        .transpose()?;
     Ok(MountKind::FileSystem {
-        keep_mode: mount.kind == "tmpfs" && !has_mode,
+        keep_mode,
+        detached,
         kind: c_string(&mount.kind, field)?,
         source: c_string(source, field)?,
         flags,
@@ -260,6 +278,47 @@ fn file_system(
         },
         copy_up: options.copy_up,
         no_links: matches!(mount.kind.as_str(), "proc" | "sysfs"),
+    })
+}
+
+/// The options of `data` one by one. A comma in quotes, or before a digit (in `mpol=bind:0,1`),
+/// is part of a value, as the kernel's own parser of tmpfs has it.
+fn detached(data: &str, flags: u64, options: &Options, field: &str) -> Result<Detached, Error> {
+    let named = [
+        (ms::SYNCHRONOUS, "sync"),
+        (ms::DIRSYNC, "dirsync"),
+        (ms::LAZYTIME, "lazytime"),
+    ];
+    let mut words: Vec<String> = named
+        .iter()
+        .filter(|(flag, _)| flags & flag != 0)
+        .map(|(_, name)| (*name).to_owned())
+        .collect();
+    let (mut word, mut quoted) = (String::new(), false);
+    let mut rest = data.chars().peekable();
+    while let Some(letter) = rest.next() {
+        let ends = letter == ',' && !quoted && !rest.peek().is_some_and(char::is_ascii_digit);
+        match letter {
+            _ if ends => words.push(std::mem::take(&mut word)),
+            '"' => quoted = !quoted,
+            letter => word.push(letter),
+        }
+    }
+    words.push(word);
+    let split = |word: &String| {
+        let (name, value) = word
+            .split_once('=')
+            .map_or((word.as_str(), None), |(n, v)| (n, Some(v)));
+        let value = value.map(|value| c_string(value, field)).transpose()?;
+        Ok((c_string(name, field)?, value))
+    };
+    Ok(Detached {
+        options: words
+            .iter()
+            .filter(|word| !word.is_empty())
+            .map(split)
+            .collect::<Result<_, Error>>()?,
+        attr: options.attributes().set & !attr::RDONLY,
     })
 }
 
@@ -460,6 +519,35 @@ mod tests {
         };
         assert_eq!((flags, data.as_deref()), (0, Some(c"mode=755")));
         assert_eq!(late.as_deref(), Some(c"dev"));
+    }
+
+    #[test]
+    fn options_of_a_tmpfs_are_told_apart() {
+        let (plan, _) = plan(
+            r#"{"destination":"/t","type":"tmpfs","options":["tmpcopyup","size=1m","mpol=bind:0,1","context=\"a:b,c\"","nodev","ro"]}"#,
+        )
+        .unwrap();
+        let MountKind::FileSystem {
+            detached: Some(detached),
+            ..
+        } = plan.kind
+        else {
+            panic!()
+        };
+        let words: Vec<String> = detached
+            .options
+            .iter()
+            .map(|(name, value)| format!("{name:?} {value:?}"))
+            .collect();
+        assert_eq!(
+            words,
+            [
+                r#""size" Some("1m")"#,
+                r#""mpol" Some("bind:0,1")"#,
+                r#""context" Some("a:b,c")"#
+            ]
+        );
+        assert_eq!(detached.attr, attr::NODEV);
     }
 
     #[test]
