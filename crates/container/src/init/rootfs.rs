@@ -177,8 +177,13 @@ fn mount_one(root: BorrowedFd<'_>, plan: &MountPlan, index: usize, socket: Borro
                     .at_index(Stage::Mount, index)?,
                 None => {
                     inroot::enter(target.as_fd()).at_index(Stage::Mount, index)?;
-                    mount::mount(source, c".", kind, *flags, data.as_deref())
-                        .at_index(Stage::Mount, index)?;
+                    let made = mount::mount(source, c".", kind, *flags, data.as_deref());
+                    match (made, detached) {
+                        (Err(Errno::BUSY), Some(detached)) => make_detached(kind, source, detached)
+                            .and_then(|made| mount::attach(made.as_fd(), target.as_fd())),
+                        (made, _) => made,
+                    }
+                    .at_index(Stage::Mount, index)?;
                     if untouched {
                         return Ok(());
                     }

@@ -7,7 +7,7 @@
 //! small tmpfs, with links for controllers that share a hierarchy.
 
 use super::Source;
-use super::mounts::{MountKind, MountPlan, inside};
+use super::mounts::{Detached, MountKind, MountPlan, inside};
 use super::options::{self, Options, libc_ms as ms};
 use super::process::c_string;
 use crate::error::Error;
@@ -123,12 +123,18 @@ impl Builder<'_> {
             return self.bind(destination, directory);
         }
         let (kind, data) = self.file_system(controllers)?;
+        // Where the host's v2 is seen at the same place already (`/sys` bound without rights),
+        // mount(2) refuses to put it on itself, and only a detached mount can go there.
+        let detached = controllers.is_empty().then(|| Detached {
+            options: Vec::new(),
+            attr: self.options.attributes().set,
+        });
         let kind = MountKind::FileSystem {
             kind,
             source: c"cgroup".to_owned(),
             flags: self.options.flags,
             data,
-            detached: None,
+            detached,
             copy_up: false,
             keep_mode: false,
             no_links: false,
