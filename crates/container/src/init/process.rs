@@ -171,6 +171,10 @@ pub fn become_process(
     set_groups(plan, proc)?;
     forget_the_caller(plan, keep).at(Stage::Streams)?;
     let entered = enter_cwd(plan)?;
+    if entered {
+        // Before the filter, which may refuse getcwd(2).
+        cwd_is_inside()?;
+    }
     let early = plan.seccomp.as_ref().filter(|_| !plan.no_new_privileges);
     if let Some(filter) = early {
         load_filter(filter, socket)?;
@@ -178,8 +182,8 @@ pub fn become_process(
     change_user(plan)?;
     if !entered {
         rustix::process::chdir(plan.cwd.as_c_str()).at(Stage::Cwd)?;
+        cwd_is_inside()?;
     }
-    cwd_is_inside()?;
     finish_capabilities(plan)?;
     rustix::process::umask(Mode::from_raw_mode(plan.umask));
     let program = find_program(plan)?;
