@@ -700,12 +700,14 @@ fn at_least(now: Option<u64>, wanted: Option<u64>) -> Option<u64> {
     now.zip(wanted).map(|(now, wanted)| now.max(wanted))
 }
 
-/// `HOME` from the root file system's `/etc/passwd`, when the environment has none.
+/// `HOME` from the root file system's `/etc/passwd`, when the environment has none or an empty one.
 pub fn home_of(process: &Process, root: Option<BorrowedFd<'_>>) -> Option<String> {
     if process
         .env
         .iter()
-        .any(|variable| variable.starts_with("HOME="))
+        .rev()
+        .find_map(|variable| variable.strip_prefix("HOME="))
+        .is_some_and(|home| !home.is_empty())
     {
         return None;
     }

@@ -286,6 +286,9 @@ fn home_comes_from_the_images_passwd() {
     let mut world = require!(World::new());
     world.bundle.set("/process/env", json!(["PATH=/bin"]));
     assert_eq!(world.sh("echo $HOME"), "/root\n");
+    let empty = json!(["PATH=/bin", "HOME=/old", "HOME="]);
+    world.bundle.set("/process/env", empty);
+    assert_eq!(world.sh("echo $HOME"), "/root\n");
     std::fs::write(
         world.bundle.rootfs().join("etc/passwd"),
         "a:x:77:1::/home/a:/bin/sh\n",
@@ -530,6 +533,29 @@ fn streams_are_those_given_and_belong_to_the_user() {
     output.rewind().unwrap();
     output.read_to_string(&mut text).unwrap();
     assert_eq!(text, "out\nerr\ntyped\n");
+}
+
+#[test]
+fn the_affinity_of_the_caller_is_not_inherited() {
+    let mut world = require!(World::new());
+    let all = rustix::thread::sched_getaffinity(None).unwrap();
+    let Some(first) = (0..1024).find(|&cpu| all.is_set(cpu)) else {
+        carrack_testkit::skip!("no processors to choose from");
+    };
+    if all.count() < 2 {
+        carrack_testkit::skip!("one processor only");
+    }
+    let mut one = rustix::thread::CpuSet::new();
+    one.set(first);
+    rustix::thread::sched_setaffinity(None, &one).unwrap();
+    let text = world.sh("nproc");
+    world.bundle.args(["sleep", "100"]);
+    let mut live = world.start();
+    let in_exec = live.exec("nproc");
+    live.delete();
+    rustix::thread::sched_setaffinity(None, &all).unwrap();
+    assert_ne!(text.trim(), "1");
+    assert_ne!(in_exec.trim(), "1");
 }
 
 #[test]

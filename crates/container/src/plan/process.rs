@@ -159,7 +159,8 @@ pub fn process_plan(process: &Process, context: &ProcessContext<'_>) -> Result<P
         io_priority: process.io_priority.as_ref().map(io_priority).transpose()?,
         memory_policy: None,
         initial_affinity: None,
-        affinity: None,
+        // Every processor of the cpuset, whatever the caller was pinned to.
+        affinity: Some(BitSet([u64::MAX; 16])),
         personality: None,
         apparmor: match process.apparmor_profile.as_str() {
             "" => None,
@@ -203,13 +204,15 @@ fn environment(process: &Process, context: &ProcessContext<'_>) -> Result<Vec<CS
         }
     }
     env.extend(c_strings(context.extra_env, "environment of the runtime")?);
-    keep_last(&mut env);
     let has_home = env
         .iter()
-        .any(|variable| variable.to_bytes().starts_with(b"HOME="));
+        .rev()
+        .find_map(|variable| variable.to_bytes().strip_prefix(b"HOME="))
+        .is_some_and(|home| !home.is_empty());
     if let Some(home) = context.home.as_ref().filter(|_| !has_home) {
         env.push(c_string(&format!("HOME={home}"), "HOME")?);
     }
+    keep_last(&mut env);
     Ok(env)
 }
 
