@@ -206,7 +206,13 @@ impl Run {
                 exit,
             }) if id.0 == self.id => Ok(Some(exit)),
             Ok(_) | Err(TaskError::Timeout) => Ok(None),
-            Err(error) => Err(died(error, &self.directory, self.id.as_str())),
+            Err(error) => {
+                // The connection is the first thing a dying process loses, its locks and sockets
+                // follow: only once it is reaped does it look dead to whoever sweeps up after it.
+                let _ = self.child.kill();
+                let _ = self.child.wait();
+                Err(died(error, &self.directory, self.id.as_str()))
+            }
         }
     }
 
