@@ -94,7 +94,8 @@ impl Container {
         names: &mut Names,
     ) -> Result<Birth, Error> {
         let flags = self.record.carrack.namespaces;
-        let privileged = userns::own_caps() & (1 << CAP_SYS_ADMIN) != 0;
+        let privileged = userns::own_caps() & (1 << CAP_SYS_ADMIN) != 0
+            && procfs::in_first_user_namespace(proc.as_fd());
         let copy = || {
             init.try_clone()
                 .map_err(|e| Error::system("cannot copy a descriptor", e))
@@ -120,7 +121,6 @@ impl Container {
             birth.tasks = entry.v1_tasks;
             birth.cgroup = entry.v2;
         }
-        let _ = proc;
         Ok(birth)
     }
 

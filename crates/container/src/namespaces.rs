@@ -12,11 +12,13 @@
 //!   makes the new ones there, and clones once more if there is a pid namespace.
 //!
 //! Pid namespaces count for children only, so the parent joins one for its
-//! next child. Cgroup and time namespaces are made by the child itself: the
+//! next child, or the child joins it and clones once more when the parent
+//! could not come back. Cgroup and time namespaces are made by the child itself: the
 //! first once it is in its cgroup, the second once it can write the offsets.
 
 use crate::error::{Error, Names};
 use crate::plan::Birth;
+use crate::procfs;
 use carrack_spec::runtime::{Linux, NamespaceKind};
 use carrack_sys::clone::{self, Cloned, Parentage, ns};
 use rustix::fs::{Mode, OFlags};
@@ -85,11 +87,14 @@ pub fn plan(linux: &Linux, privileged: bool, names: &mut Names) -> Result<(Birth
         birth.clone_flags = fresh & !by_child;
         birth.unshare = fresh & by_child;
     }
+    let returns = !joins.iter().any(|join| join.1 == ns::PID) || can_return();
     for (file, flag, name) in joins {
         let by_parent = if joins_user {
-            flag == ns::PID && privileged
+            flag == ns::PID && privileged && returns
+        } else if fresh & ns::USER != 0 {
+            flag != ns::MOUNT
         } else {
-            flag == ns::PID || fresh & ns::USER != 0 && flag != ns::MOUNT
+            flag == ns::PID && returns
         };
         if by_parent {
             birth.parent_joins.push((file, flag));
@@ -100,6 +105,13 @@ pub fn plan(linux: &Linux, privileged: bool, names: &mut Names) -> Result<(Birth
         }
     }
     Ok((birth, all))
+}
+
+/// Whether a thread that visits another pid namespace could come back: that takes rights over its
+/// own one, which root of a user namespace (as rootless engines have it) lacks.
+pub fn can_return() -> bool {
+    let proc = procfs::open();
+    proc.is_ok_and(|proc| procfs::in_first_user_namespace(proc.as_fd()))
 }
 
 /// Clones a child as its birth wants it. Returns twice, as clone does.

@@ -5,7 +5,7 @@ use crate::error::Error;
 use crate::options::{CreateOptions, RuntimeOptions};
 use crate::record::{Record, StateDir};
 use carrack_spec::ContainerId;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 /// A state root: the directory that keeps what containers exist, and the
@@ -58,11 +58,12 @@ impl Runtime {
         }
     }
 
-    /// `/run/carrack-runtime` for root, else the same in the user's runtime directory.
+    /// `/run/carrack-runtime` for root, else the same in the user's runtime directory; also for
+    /// root of a user namespace that an ordinary user made, as rootless engines have it.
     pub fn default_root() -> PathBuf {
         const NAME: &str = "carrack-runtime";
         match std::env::var_os("XDG_RUNTIME_DIR") {
-            Some(directory) if !rustix::process::geteuid().is_root() => {
+            Some(directory) if !directory.is_empty() && !is_first_root() => {
                 Path::new(&directory).join(NAME)
             }
             _ => Path::new("/run").join(NAME),
@@ -174,4 +175,14 @@ impl Container {
     pub fn record(&self) -> &Record {
         &self.record
     }
+}
+
+/// Whether the caller is root where `/run` is root's. In a user namespace, `USER` tells root
+/// who made a container for this (which has a `/run` of its own) from a user who became root.
+fn is_first_root() -> bool {
+    let root = rustix::process::geteuid().is_root();
+    let first = || {
+        crate::procfs::open().is_ok_and(|proc| crate::procfs::in_first_user_namespace(proc.as_fd()))
+    };
+    root && (std::env::var_os("USER").is_some_and(|user| user == "root") || first())
 }

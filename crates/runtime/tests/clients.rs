@@ -8,7 +8,8 @@
 mod client;
 mod common;
 
-use carrack_testkit::{Skip, TempDir, require, skip};
+use carrack_testkit::runtime::finish;
+use carrack_testkit::{Skip, TempDir, User, require, skip};
 use client::{IMAGE, World, archive};
 use std::path::PathBuf;
 use std::process::Command;
@@ -146,6 +147,20 @@ fn podman(runtime: &str) -> Result<Transcript, Skip> {
     script.talk(&["exec", "-it", "c1", "sh"], 4);
     script.silent_step(&["exec", "-d", "c1", "touch", "/tmp/detached"], 0, "");
     script.silent_step(&["top", "c1", "pid", "comm"], 0, "sh");
+    // A second container in the namespaces of the first, as in a pod.
+    let shared = [
+        "run",
+        "--rm",
+        "--ulimit=host",
+        &parent,
+        "--network=container:c1",
+    ];
+    let shared = [
+        &shared[..],
+        &["--pid=container:c1", "--ipc=container:c1", IMAGE],
+    ]
+    .concat();
+    script.silent_step(&[&shared[..], &["ps"]].concat(), 0, "trap");
     script.step(&["pause", "c1"], 0, "c1");
     script.step(
         &["ps", "-a", "--format", "{{.Names}} {{.State}}"],
@@ -283,6 +298,83 @@ fn what_podman_sets_by_itself_works_without_the_right_to_raise_limits() {
     ]);
     output.ok().stdout_is("hello\n");
     world.assert_nothing_left();
+}
+
+/// Ends the processes of a test's user, such as the one that keeps podman's user namespace.
+struct ProcessesOf(u32);
+
+impl Drop for ProcessesOf {
+    fn drop(&mut self) {
+        use std::os::unix::fs::MetadataExt;
+        for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+            let pid = entry.file_name().to_string_lossy().parse().ok();
+            if entry.metadata().is_ok_and(|meta| meta.uid() == self.0)
+                && let Some(pid) = pid.and_then(rustix::process::Pid::from_raw)
+            {
+                let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+            }
+        }
+    }
+}
+
+#[test]
+fn podman_runs_without_root() {
+    require!(skip::root());
+    let program = require!(skip::program("podman")).display().to_string();
+    let user = require!(User::with_subordinate_ids());
+    let _processes = ProcessesOf(user.uid());
+    let dir = user.home();
+    let image = require!(archive(&dir)).display().to_string();
+    // The program under test may be where only root can look.
+    let runtime = dir.join("carrack-runtime");
+    std::fs::copy(common::program(), &runtime).unwrap();
+    let (root, run, tmp) = (dir.join("root"), dir.join("state"), dir.join("tmp"));
+    let call = |args: &[&str]| {
+        let mut command = user.command(&program);
+        command.arg("--root").arg(&root).arg("--runroot").arg(&run);
+        command
+            .arg("--tmpdir")
+            .arg(&tmp)
+            .arg("--runtime")
+            .arg(&runtime);
+        command.args(["--cgroup-manager=cgroupfs", "--storage-driver=vfs"]);
+        finish(command.args(["--events-backend=file"]).args(args))
+    };
+    let loaded = call(&["load", "-q", "-i", &image]);
+    if loaded.code() != 0 {
+        carrack_testkit::skip!(
+            "podman itself cannot do without root here: {}",
+            loaded.stderr
+        );
+    }
+    let start = ["--network=none", "--ulimit=host"];
+    let run = |more: &[&str]| call(&[&["run"], &start[..], more].concat());
+    run(&["--rm", IMAGE, "sh", "-c", "id -u; exit 7"])
+        .code_is(7)
+        .stdout_is("0\n");
+    run(&["--rm", "--user=1000:1000", IMAGE, "id", "-u"])
+        .ok()
+        .stdout_is("1000\n");
+    run(&["-d", "--name", "c1", IMAGE, "sh", "-c", PATIENT]).ok();
+    call(&["exec", "c1", "sh", "-c", "echo inside; exit 3"])
+        .code_is(3)
+        .stdout_is("inside\n");
+    let shared = run(&[
+        "--rm",
+        "--pid=container:c1",
+        "--ipc=container:c1",
+        IMAGE,
+        "ps",
+    ]);
+    shared.ok().stdout_has("trap");
+    call(&["stop", "-t", "5", "c1"]).ok();
+    call(&["inspect", "--format", "{{.State.ExitCode}}", "c1"])
+        .ok()
+        .stdout_is("0\n");
+    call(&["rm", "c1"]).ok();
+    // Files of other ids can be removed only from within the user's namespace.
+    call(&["unshare", "rm", "-rf", &root.display().to_string()]);
+    call(&["system", "migrate"]);
 }
 
 fn containerd(runtime: &str) -> Result<Transcript, Skip> {
