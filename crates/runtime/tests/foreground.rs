@@ -95,6 +95,21 @@ fn a_terminal_is_connected_resized_and_given_back() {
     container.assert_nothing_left();
 }
 
+#[test]
+fn output_through_a_terminal_has_the_line_ends_of_the_program() {
+    let runtime = require!(common::runtime());
+    let mut bundle = require!(Bundle::busybox());
+    bundle
+        .shell("sleep 0.2; echo one; echo two")
+        .set("/process/terminal", json!(true));
+    let container = runtime.container(&bundle);
+    let (_terminal, slave) = Terminal::open();
+    let mut command = container.bundle_command("run", &[]);
+    command.stdin(slave).stderr(Stdio::inherit());
+    let output = command.stdout(Stdio::piped()).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "one\ntwo\n");
+}
+
 /// Starts the command with this terminal as its standard streams.
 fn spawn_on(mut command: std::process::Command, slave: &OwnedFd) -> std::process::Child {
     let stream = || Stdio::from(slave.try_clone().unwrap());

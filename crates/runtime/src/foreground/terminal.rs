@@ -1,14 +1,17 @@
 //! The terminal of the person who runs the program.
 //!
-//! While it is connected to a container it is raw: echo, line editing, signals of
-//! keys and line ends are the business of the container's own terminal.
+//! While it is connected to a container it is raw: echo, line editing and signals of
+//! keys are the business of the container's own terminal. Line ends are this one's, as with
+//! runc: a caller that reads the output through a pipe finds no carriage returns in it.
 
 use crate::failure::Failure;
 use carrack_spec::runtime::ConsoleSize;
 use carrack_sys::Errno;
 use rustix::fs::{Mode, OFlags};
 use rustix::stdio::{stderr, stdin, stdout};
-use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr, tcsetwinsize};
+use rustix::termios::{
+    OptionalActions, OutputModes, Termios, tcgetattr, tcgetwinsize, tcsetattr, tcsetwinsize,
+};
 use std::os::fd::{BorrowedFd, OwnedFd};
 
 /// The terminal, given back as it was when this is dropped.
@@ -25,6 +28,17 @@ pub fn host_size() -> Option<ConsoleSize> {
         .next()?;
     let (height, width) = (size.ws_row, size.ws_col);
     (height > 0 && width > 0).then_some(ConsoleSize { height, width })
+}
+
+/// Lets the container's terminal write line ends as the program does.
+///
+/// # Errors
+/// Those of setting terminal attributes.
+pub fn plain_line_ends(master: BorrowedFd<'_>) -> Result<(), Failure> {
+    let failed = |error| Failure::system("set the attributes of the container's terminal", error);
+    let mut modes = tcgetattr(master).map_err(failed)?;
+    modes.output_modes.remove(OutputModes::ONLCR);
+    tcsetattr(master, OptionalActions::Now, &modes).map_err(failed)
 }
 
 impl HostTerminal {
@@ -52,13 +66,14 @@ impl HostTerminal {
         Ok(Self { fd, saved })
     }
 
-    /// Makes this terminal raw: what the container's terminal does is enough.
+    /// Makes this terminal raw but for the line ends of its output.
     ///
     /// # Errors
     /// Those of setting terminal attributes.
     pub fn make_raw(&self) -> Result<(), Failure> {
         let mut raw = self.saved.clone();
         raw.make_raw();
+        raw.output_modes |= self.saved.output_modes & OutputModes::OPOST;
         tcsetattr(&self.fd, OptionalActions::Now, &raw)
             .map_err(|error| Failure::system("set the attributes of the terminal", error))
     }
