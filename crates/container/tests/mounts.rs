@@ -553,6 +553,29 @@ fn kernel_parameters_of_the_containers_namespaces_are_set() {
 }
 
 #[test]
+fn a_moved_root_leaves_no_procfs_of_the_host_to_copy() {
+    let mut world = require!(World::new());
+    let caps = json!(["CAP_SYS_ADMIN", "CAP_SETFCAP", "CAP_SETUID", "CAP_SETGID"]);
+    for set in ["bounding", "effective", "permitted"] {
+        world
+            .bundle
+            .set(&format!("/process/capabilities/{set}"), caps.clone());
+    }
+    world
+        .bundle
+        .set("/linux/maskedPaths", json!(["/proc/keys"]));
+    world.bundle.shell(
+        "ls -d /proc/1; unshare -mrpf sh -c 'mount -t proc none /mnt || mount -t proc none /proc' \
+         && echo mounted; :",
+    );
+    let ran = world
+        .try_run_with(|options| options.no_pivot = true)
+        .unwrap();
+    assert!(ran.output.contains("/proc/1\n"), "{}", ran.output);
+    assert!(!ran.output.contains("mounted"), "{}", ran.output);
+}
+
+#[test]
 fn the_root_can_be_moved_instead_of_pivoted() {
     let mut world = require!(World::new());
     world.bundle.shell("ls /; ls -d /proc/1");

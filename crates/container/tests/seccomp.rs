@@ -121,6 +121,23 @@ fn a_profile_without_the_calls_of_the_way_to_exec_lets_programs_start() {
 }
 
 #[test]
+fn a_start_container_hook_is_filtered_too() {
+    let mut world = require!(World::new());
+    world
+        .bundle
+        .set("/linux/seccomp", profile(&MKDIR, "SCMP_ACT_ERRNO"))
+        .push(
+            "/hooks/startContainer",
+            json!({"path": "/bin/mkdir", "args": ["mkdir", "/tmp/by-hook"]}),
+        )
+        .args(["true"]);
+    for value in [true, false] {
+        world.bundle.set("/process/noNewPrivileges", json!(value));
+        assert!(world.error().contains("startContainer"));
+    }
+}
+
+#[test]
 fn an_exec_is_filtered_too() {
     let mut world = require!(World::new());
     world

@@ -4,22 +4,34 @@
 //! when a hook fails. A hook that outlives its timeout is killed.
 
 use super::report::{At, Fail, Stage, Step};
-use crate::plan::{HookPlan, Hooks};
+use crate::plan::{HookPlan, Hooks, SeccompPlan};
 use carrack_sys::clone::{self, Cloned, Parentage};
 use carrack_sys::pidfd::{self, Exit};
-use carrack_sys::{Errno, exec};
+use carrack_sys::{Errno, exec, seccomp};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::os::fd::{AsFd, BorrowedFd};
 
 /// Runs a list in order; the first that fails ends it. `state` picks the state to pass.
-pub fn run(hooks: &Hooks, list: &[HookPlan], state: usize, stage: Stage) -> Step {
+/// `filter` is loaded into each hook, when it is not in force already.
+pub fn run(
+    hooks: &Hooks,
+    list: &[HookPlan],
+    state: usize,
+    filter: Option<&SeccompPlan>,
+    stage: Stage,
+) -> Step {
     for (index, hook) in list.iter().enumerate() {
-        run_one(hooks, hook, state).at_index(stage, index)?;
+        run_one(hooks, hook, state, filter).at_index(stage, index)?;
     }
     Ok(())
 }
 
-fn run_one(hooks: &Hooks, hook: &HookPlan, state: usize) -> carrack_sys::Result<()> {
+fn run_one(
+    hooks: &Hooks,
+    hook: &HookPlan,
+    state: usize,
+    filter: Option<&SeccompPlan>,
+) -> carrack_sys::Result<()> {
     let stdin = hooks
         .states
         .as_ref()
@@ -30,7 +42,7 @@ fn run_one(hooks: &Hooks, hook: &HookPlan, state: usize) -> carrack_sys::Result<
     }
     let child = match clone::clone_process(0, Parentage::Child, None)? {
         Cloned::Child => {
-            let errno = become_hook(hook, stdin, output);
+            let errno = become_hook(hook, stdin, output, filter);
             clone::exit(if errno == Errno::NOENT { 127 } else { 126 })
         }
         Cloned::Parent { pidfd, .. } => pidfd,
@@ -48,6 +60,7 @@ fn become_hook(
     hook: &HookPlan,
     stdin: Option<BorrowedFd<'_>>,
     output: Option<BorrowedFd<'_>>,
+    filter: Option<&SeccompPlan>,
 ) -> Errno {
     let streams = [(stdin, 0), (output, 1), (output, 2)];
     for (fd, number) in streams {
@@ -58,6 +71,11 @@ fn become_hook(
         }
     }
     if let Err(errno) = exec::cloexec_from(3) {
+        return errno;
+    }
+    if let Some(filter) = filter
+        && let Err(errno) = seccomp::load(&filter.program, filter.flags)
+    {
         return errno;
     }
     exec::execve(&hook.path, &hook.argv, &hook.envp)

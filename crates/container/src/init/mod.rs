@@ -97,6 +97,7 @@ fn run_init(plan: &InitPlan, socket: BorrowedFd<'_>) -> Step<std::convert::Infal
         &plan.hooks,
         &plan.hooks.create_container,
         0,
+        None,
         Stage::CreateContainerHook,
     )?;
     rootfs::enter(&plan.rootfs, root.as_fd())?;
@@ -126,6 +127,7 @@ fn run_init(plan: &InitPlan, socket: BorrowedFd<'_>) -> Step<std::convert::Infal
         &plan.hooks,
         &plan.hooks.start_container,
         1,
+        process::late_filter(&plan.process),
         Stage::StartContainerHook,
     )?;
     process::exec(&plan.process, program)

@@ -220,13 +220,15 @@ pub fn limits(plan: &ProcessPlan) -> Step {
     Ok(())
 }
 
+/// The filter that is loaded just before exec.
+pub fn late_filter(plan: &ProcessPlan) -> Option<&SeccompPlan> {
+    let filter = plan.seccomp.as_ref();
+    filter.filter(|filter| plan.no_new_privileges && !filter.listener)
+}
+
 /// Executes the program. Returns only the failure.
 pub fn exec(plan: &ProcessPlan, program: usize) -> Step<std::convert::Infallible> {
-    if let Some(filter) = plan
-        .seccomp
-        .as_ref()
-        .filter(|f| plan.no_new_privileges && !f.listener)
-    {
+    if let Some(filter) = late_filter(plan) {
         seccomp::load(&filter.program, filter.flags).at(Stage::Seccomp)?;
     }
     let path = plan

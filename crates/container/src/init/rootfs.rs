@@ -19,6 +19,7 @@ use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+const MS_SLAVE: u64 = 1 << 19;
 const MS_REC: u64 = 16384;
 const PROC_SUPER_MAGIC: u64 = 0x9fa0;
 
@@ -394,13 +395,18 @@ fn make_links(root: BorrowedFd<'_>, plan: &RootfsPlan) -> Step {
 /// Makes the tree the root of the process.
 pub fn enter(plan: &RootfsPlan, root: BorrowedFd<'_>) -> Step {
     rustix::process::fchdir(root).at(Stage::Pivot)?;
-    match plan.pivot {
+    match &plan.pivot {
         Pivot::PivotRoot => {
             mount::pivot_root_here().at(Stage::Pivot)?;
             // The old root is stacked on the new one; what lies on top at "." is the old one.
             mount::detach(c".").at(Stage::Pivot)?;
         }
-        Pivot::Move => {
+        Pivot::Move(visible) => {
+            // Nothing of what follows may reach the host's own namespace.
+            mount::mount(c"", c"/", c"", MS_SLAVE | MS_REC, None).at(Stage::Pivot)?;
+            for path in visible {
+                hide(path).at(Stage::Pivot)?;
+            }
             mount::mount(c".", c"/", c"", 8192 /* MS_MOVE */, None).at(Stage::Pivot)?;
             rustix::process::chroot(c".").at(Stage::Pivot)?;
         }
@@ -410,6 +416,18 @@ pub fn enter(plan: &RootfsPlan, root: BorrowedFd<'_>) -> Step {
         mount::mount(c"", c"/", c"", change, None).at(Stage::Propagation)?;
     }
     Ok(())
+}
+
+/// Takes a mount of the old root out of the namespace, or covers one that a user
+/// namespace may not take away.
+fn hide(path: &CStr) -> carrack_sys::Result<()> {
+    match mount::detach(path) {
+        Err(Errno::NOENT) => Ok(()),
+        Err(Errno::INVAL | Errno::PERM) => {
+            mount::mount(c"tmpfs", path, c"tmpfs", 0, Some(c"size=0"))
+        }
+        other => other,
+    }
 }
 
 /// Read-only paths, masked paths, and the root's own attributes.

@@ -43,12 +43,14 @@ pub struct RootfsPlan {
 }
 
 /// How the tree becomes the root.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Pivot {
     /// pivot_root(2).
     PivotRoot,
-    /// Move the mount over the root and chroot (`--no-pivot`, for an initramfs).
-    Move,
+    /// Move the mount over the root and chroot (`--no-pivot`, for an initramfs). The old
+    /// root stays in the namespace below the new one, where the host's procfs and sysfs,
+    /// named here, would let a user namespace in the container mount unmasked ones.
+    Move(Vec<CString>),
 }
 
 /// What the caller decided.
@@ -75,6 +77,35 @@ pub struct CgroupMounts {
     pub mounts: Vec<MountPlan>,
     /// The path to make read-only at the end.
     pub late_readonly: Option<CString>,
+}
+
+/// Where procfs and sysfs are mounted outside of `rootfs`, the deepest last mounted first.
+fn visible_mounts(rootfs: &Path) -> Result<Vec<CString>, Error> {
+    let file = Path::new("/proc/self/mountinfo");
+    let text = std::fs::read_to_string(file)
+        .map_err(|error| Error::path("cannot read the mounts from", file, error))?;
+    let mut paths = visible_in(&text, rootfs);
+    paths.reverse();
+    paths
+        .iter()
+        .map(|path| c_string(path, "mountinfo"))
+        .collect()
+}
+
+fn visible_in(mountinfo: &str, rootfs: &Path) -> Vec<String> {
+    let of_line = |line: &str| {
+        let (mount, filesystem) = line.split_once(" - ")?;
+        let kind = filesystem.split(' ').next()?;
+        let path = mount.split(' ').nth(4)?;
+        // The kernel writes these four so (proc(5)), the backslash among them.
+        let path = [("040", " "), ("011", "\t"), ("012", "\n"), ("134", "\\")]
+            .iter()
+            .fold(path.to_owned(), |path, (code, character)| {
+                path.replace(&format!("\\{code}"), character)
+            });
+        (matches!(kind, "proc" | "sysfs") && !Path::new(&path).starts_with(rootfs)).then_some(path)
+    };
+    mountinfo.lines().filter_map(of_line).collect()
 }
 
 const LINKS: [(&std::ffi::CStr, &std::ffi::CStr); 5] = [
@@ -180,7 +211,7 @@ pub fn rootfs_plan(
             Vec::new()
         },
         pivot: if context.no_pivot {
-            Pivot::Move
+            Pivot::Move(visible_mounts(context.rootfs)?)
         } else {
             Pivot::PivotRoot
         },
@@ -281,5 +312,23 @@ fn find_fresh(mounts: &mut [MountPlan]) {
             // A bind mount's destination may be a link's target anywhere.
             _ => tops.clear(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hosts_procfs_and_sysfs_are_found() {
+        let text = "22 1 0:20 / /proc rw,nosuid shared:5 - proc proc rw\n\
+                    23 1 0:21 / /sys rw - sysfs sysfs rw\n\
+                    24 1 0:22 / /a\\040b/proc rw - proc proc rw\n\
+                    25 1 0:22 / /bundle/rootfs/proc rw - proc proc rw\n\
+                    26 1 8:1 / / rw - ext4 /dev/sda1 rw\n";
+        assert_eq!(
+            visible_in(text, Path::new("/bundle/rootfs")),
+            ["/proc", "/sys", "/a b/proc"]
+        );
     }
 }
