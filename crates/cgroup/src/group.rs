@@ -452,9 +452,14 @@ fn inherit_cpuset(node: &Node, dir: &Path) -> Result<()> {
         return Ok(());
     };
     for file in ["cpuset.cpus", "cpuset.mems"] {
-        let value = files::read_single(&parent.join(file))?;
+        let read = || files::read_single(&parent.join(file));
+        let mut value = read()?;
+        // Someone between the root and us left it empty, where no task can be: as runc, fill it.
+        if value.trim_end().is_empty() && parent != node.mountpoint {
+            inherit_cpuset(node, parent)?;
+            value = read()?;
+        }
         let value = value.trim_end();
-        // Someone between the root and us left it empty: theirs to say, entering will explain it.
         if !value.is_empty() {
             files::write(&dir.join(file), value)?;
         }
