@@ -36,6 +36,27 @@ fn a_group_exists_in_every_hierarchy_until_it_is_removed() {
 }
 
 #[test]
+fn a_parent_that_was_left_without_processors_gets_those_of_its_own() {
+    let layout = match host() {
+        Ok(layout) => layout,
+        Err(e) => skip!("{e}"),
+    };
+    let root = std::path::Path::new("/sys/fs/cgroup/cpuset");
+    if !root.join("cpuset.cpus").exists() {
+        skip!("no v1 cpuset hierarchy");
+    }
+    let name = unique("bare");
+    std::fs::create_dir(root.join(&name)).unwrap();
+    let group = create(&layout, &format!("/{name}/below")).unwrap();
+    let cpus = std::fs::read_to_string(root.join(&name).join("below/cpuset.cpus"));
+    group.remove().unwrap();
+    for hierarchy in std::fs::read_dir("/sys/fs/cgroup").unwrap().flatten() {
+        let _ = std::fs::remove_dir(hierarchy.path().join(&name));
+    }
+    assert_ne!(cpus.unwrap().trim(), "");
+}
+
+#[test]
 fn an_empty_path_is_the_id_below_the_own_cgroup() {
     let layout = match host() {
         Ok(layout) => layout,
