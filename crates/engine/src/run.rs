@@ -145,6 +145,11 @@ impl Engine {
                 drop(root);
                 // Without a connection and a container it ends by itself.
                 let _ = child.wait();
+                // One that was killed after the container began, but before it could say so, leaves
+                // it running; the rollback takes the directory that a later sweep would find it by.
+                if self.runroot.join("runtime").join(id.as_str()).exists() {
+                    self.delete_by_force(id.as_str());
+                }
                 Err(error)
             }
         }
