@@ -21,7 +21,7 @@ const fn package(name: &'static str, file: &'static str, why: &'static str) -> P
 }
 
 /// What `make test` uses.
-pub const TESTS: [Package; 16] = [
+pub const TESTS: [Package; 17] = [
     package(
         "busybox-static",
         "/usr/bin/busybox",
@@ -90,6 +90,7 @@ pub const TESTS: [Package; 16] = [
         "/usr/sbin/runc",
         "output formats are compared with it",
     ),
+    package("criu", "/usr/sbin/criu", "checkpoint and restore"),
 ];
 
 /// What `make bench-runtime` uses besides the compiler.

@@ -370,6 +370,25 @@ pub struct Directories {
 }
 
 impl Directories {
+    /// Looks at the directories before anything is made or asked of criu; those that will be
+    /// made may be missing.
+    pub fn check(options: &CriuOptions, make: bool) -> Result<(), Error> {
+        let check = |path: &Path, make: bool| {
+            let checked = match std::fs::metadata(path) {
+                Ok(metadata) if metadata.is_dir() => Ok(()),
+                Ok(_) => Err(std::io::ErrorKind::NotADirectory.into()),
+                Err(error) if make && error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+                Err(error) => Err(error),
+            };
+            checked.map_err(|e| Error::path("cannot open the directory", path, e))
+        };
+        check(&options.images, make)?;
+        options
+            .work
+            .as_deref()
+            .map_or(Ok(()), |path| check(path, true))
+    }
+
     /// Opens them, and makes those that are missing when `make` says so for the images.
     pub fn open(options: &CriuOptions, make: bool, log: &str) -> Result<Self, Error> {
         let open = |path: &Path, make: bool| {

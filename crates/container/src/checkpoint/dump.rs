@@ -32,12 +32,14 @@ impl Container {
             status => return Err(self.wrong_status("checkpoint", status)),
         }
         let spec = self.spec()?;
+        Directories::check(&options.criu, true)?;
+        check_parent(&options)?;
         let program = Program::find()?;
         program.check_version("checkpoints", [0, 0, 0])?;
         program.check_features(options.pre_dump, options.criu.lazy_pages)?;
         let directories = Directories::open(&options.criu, true, LOG)?;
         let mut request = directories.options(&options.criu, LOG);
-        self.choose(&options, &mut request)?;
+        self.choose(&options, &mut request);
         name_namespaces(&spec, &mut request)?;
         let kind = match options.pre_dump {
             true => Kind::PreDump,
@@ -68,7 +70,7 @@ impl Container {
         }
     }
 
-    fn choose(&self, options: &CheckpointOptions, request: &mut Options) -> Result<(), Error> {
+    fn choose(&self, options: &CheckpointOptions, request: &mut Options) {
         let switches = [
             (flag::LEAVE_RUNNING, options.leave_running),
             (flag::TCP_SKIP_IN_FLIGHT, options.tcp_skip_in_flight),
@@ -83,19 +85,8 @@ impl Container {
         request.config = config_file(&self.record.carrack.annotations);
         let paths = &self.record.cgroup_paths;
         request.freezer = paths.get("freezer").or_else(|| paths.get("")).cloned();
-        if let Some(parent) = &options.parent {
-            let whole = options.criu.images.join(parent);
-            let failed = |e| Error::path("cannot use the earlier checkpoint", &whole, e);
-            if parent.is_absolute() {
-                // The link that criu makes must still lead there when the directories move.
-                return Err(failed(std::io::Error::other(
-                    "it must be relative to the images' directory",
-                )));
-            }
-            std::fs::read_dir(&whole).map_err(failed)?;
-            request.parent = Some(parent.to_string_lossy().into_owned());
-        }
-        Ok(())
+        let parent = options.parent.as_ref();
+        request.parent = parent.map(|path| path.to_string_lossy().into_owned());
     }
 
     fn name_mounts(&self, spec: &Spec, request: &mut Options) -> Result<(), Error> {
@@ -132,6 +123,20 @@ impl Container {
             .and_then(|mut file| file.write_all(&text))
             .map_err(|e| Error::path("cannot write", &path, e))
     }
+}
+
+fn check_parent(options: &CheckpointOptions) -> Result<(), Error> {
+    let Some(parent) = &options.parent else {
+        return Ok(());
+    };
+    let whole = options.criu.images.join(parent);
+    let failed = |e| Error::path("cannot use the earlier checkpoint", &whole, e);
+    if parent.is_absolute() {
+        // The link that criu makes must still lead there when the directories move.
+        let reason = "it must be relative to the images' directory";
+        return Err(failed(std::io::Error::other(reason)));
+    }
+    std::fs::read_dir(&whole).map(drop).map_err(failed)
 }
 
 /// Network and pid namespaces given by path stay as they are, outside of the checkpoint.

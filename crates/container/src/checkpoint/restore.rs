@@ -44,7 +44,7 @@ impl Runtime {
     ///
     /// # Errors
     /// As [`Runtime::create`], and [`Error::Criu`] with the end of criu's log.
-    /// Nothing made by the call is left then.
+    /// Bundle and images are looked at before criu is. Nothing made by the call is left then.
     pub fn restore(&self, id: &ContainerId, options: RestoreOptions) -> Result<Created, Error> {
         let bundle = std::fs::canonicalize(&options.bundle)
             .map_err(|e| Error::path("cannot find the bundle", &options.bundle, e))?;
@@ -52,6 +52,8 @@ impl Runtime {
         let text = create::read_config(&path)?;
         let spec = Spec::from_json(&text).map_err(|source| Error::Parse { path, source })?;
         validate::spec(&spec)?;
+        Directories::check(&options.criu, false)?;
+        let stored_streams = read_descriptors(&options.criu.images)?;
         let program = Program::find()?;
         match options.lsm_profile.is_some() || options.lsm_mount_context.is_some() {
             true => program.check_version("another security label", [3, 16, 0])?,
@@ -74,6 +76,7 @@ impl Runtime {
             },
             directories: &directories,
             program: &program,
+            stored_streams,
         };
         match restorer.restore(options, &mut undo) {
             Ok(mut created) => {
@@ -92,6 +95,8 @@ struct Restorer<'a> {
     maker: Maker<'a>,
     directories: &'a Directories,
     program: &'a Program,
+    /// Names of init's standard streams at the checkpoint.
+    stored_streams: Vec<String>,
 }
 
 impl Restorer<'_> {
@@ -245,9 +250,9 @@ impl Restorer<'_> {
             let null = mounts::NULL.to_owned();
             request.mounts.push((null.clone(), null));
         }
-        for (number, name) in (0..3).zip(read_descriptors(&options.criu.images)?) {
+        for (number, name) in (0..3).zip(&self.stored_streams) {
             if name.starts_with("pipe:") {
-                request.inherit.push((name, number));
+                request.inherit.push((name.clone(), number));
             }
         }
         Ok(request)
