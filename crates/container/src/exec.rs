@@ -4,26 +4,22 @@
 //! init's pidfd. The pid namespace is entered by the calling thread for its next
 //! child; without the right to do so, the child joins first and clones once more.
 
-use crate::create::{home_of, open_root, terminal_plan, write_pid_file};
 use crate::error::{Error, Names};
 use crate::init;
 use crate::namespaces;
 use crate::options::ExecOptions;
 use crate::plan::{self, Birth, ProcessPlan};
 use crate::runtime::Container;
-use crate::talk::{Answers, Child, Until};
-use crate::{filter, procfs, userns};
+use crate::talk::{self, Answers, Child, Until};
+use crate::userns::{self, Mapping};
+use crate::{filter, passwd, pid_file, procfs};
 use carrack_cgroup::Group;
-use carrack_spec::runtime::{Seccomp, Spec, Status};
+use carrack_spec::runtime::{Linux, Seccomp, Spec, Status};
 use carrack_sys::Errno;
 use carrack_sys::clone::{Cloned, ns};
 use rustix::fs::{Mode, OFlags};
-use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
-
-/// CAP_SYS_ADMIN.
-const CAP_SYS_ADMIN: u32 = 21;
 
 /// A process that was started in a container.
 #[derive(Debug)]
@@ -43,7 +39,7 @@ impl Container {
     ///
     /// # Errors
     /// [`Error::WrongStatus`] when the container is stopped or paused; every step that fails.
-    pub fn exec(&self, options: ExecOptions) -> Result<Executed, Error> {
+    pub fn exec(&self, mut options: ExecOptions) -> Result<Executed, Error> {
         let status = self.status()?;
         match status {
             Status::Created | Status::Running => {}
@@ -56,9 +52,8 @@ impl Container {
         let proc = procfs::open()?;
         let mut names = Names::default();
         let mut birth = self.birth(&init, &options, &proc, &mut names)?;
-        let (plan, profile) = self.process_plan(&spec, options, &proc, &mut names)?;
-        let pid_file = plan.1;
-        let plan = plan.0;
+        let pid_file = options.pid_file.take();
+        let (plan, profile) = self.process_plan(&spec, options, &mut names)?;
         let affinity = InitialAffinity::set(&plan)?;
         let cloned = self.clone_child(&mut birth, &plan, &proc);
         affinity.restore();
@@ -73,7 +68,7 @@ impl Container {
             .and_then(|()| {
                 pid_file
                     .as_deref()
-                    .map_or(Ok(()), |path| write_pid_file(path, child.pid))
+                    .map_or(Ok(()), |path| pid_file::write(path, child.pid))
             });
         if let Err(error) = followed {
             child.kill();
@@ -94,8 +89,8 @@ impl Container {
         names: &mut Names,
     ) -> Result<Birth, Error> {
         let flags = self.record.carrack.namespaces;
-        let privileged = userns::own_caps() & (1 << CAP_SYS_ADMIN) != 0
-            && procfs::in_first_user_namespace(proc.as_fd());
+        let privileged =
+            userns::is_admin(userns::own_caps()) && procfs::in_first_user_namespace(proc.as_fd());
         let copy = || {
             init.try_clone()
                 .map_err(|e| Error::system("cannot copy a descriptor", e))
@@ -139,59 +134,35 @@ impl Container {
         Ok(group)
     }
 
-    #[allow(clippy::type_complexity)]
+    /// Plans the process; the profile of its filter comes with it where that has a listener.
     fn process_plan(
         &self,
         spec: &Spec,
-        mut options: ExecOptions,
-        proc: &OwnedFd,
+        options: ExecOptions,
         names: &mut Names,
-    ) -> Result<((ProcessPlan, Option<std::path::PathBuf>), Option<Seccomp>), Error> {
+    ) -> Result<(ProcessPlan, Option<Seccomp>), Error> {
         let process = &options.process;
         let own = userns::own_caps();
         let user_namespace = self.record.carrack.namespaces & ns::USER != 0;
-        let linux = spec.linux.as_ref();
-        let maps = linux.map_or((&[][..], &[][..]), |l| {
-            (&l.uid_mappings[..], &l.gid_mappings[..])
-        });
-        let mapping = userns::mapping(maps.0, maps.1, own);
+        let empty = Linux::default();
+        let linux = spec.linux.as_ref().unwrap_or(&empty);
+        let mapping = userns::mapping(&linux.uid_mappings, &linux.gid_mappings, own);
         let root = format!("/proc/{}/root", self.record.init_process_pid);
-        let _ = proc;
         let context = plan::ProcessContext {
             available: if user_namespace { u64::MAX } else { own },
             own,
             strict: self.runtime.options().strict,
             user_namespace,
-            groups_denied: !maps.0.is_empty() && mapping == userns::Mapping::Single,
+            groups_denied: !linux.uid_mappings.is_empty() && mapping == Mapping::Single,
             keep_groups: false,
-            home: home_of(
-                process,
-                open_root(Path::new(&root)).as_ref().map(AsFd::as_fd),
-            ),
+            home: passwd::home_below(process, Path::new(&root)),
             extra_env: &options.extra_env,
         };
         let mut plan = plan::process_plan(process, &context)?;
         plan::name_process(names, process);
-        let text = linux.and_then(|linux| linux.seccomp.as_ref());
-        let seccomp = text
-            .map(|text| filter::filter(self.runtime.root(), text))
-            .transpose()?
-            .flatten();
-        let (program, profile) =
-            seccomp.map_or((None, None), |(program, profile)| (Some(program), profile));
+        let (program, profile) = filter::of(self.runtime.root(), linux)?;
         plan.seccomp = program.map(plan::seccomp_plan);
-        if let Some(linux) = linux {
-            plan.memory_policy = linux
-                .memory_policy
-                .as_ref()
-                .map(plan::memory_policy)
-                .transpose()?;
-            plan.personality = linux
-                .personality
-                .as_ref()
-                .map(plan::personality)
-                .transpose()?;
-        }
+        plan.add_linux(linux)?;
         if let Some(affinity) = &process.exec_cpu_affinity {
             let field = "process.execCPUAffinity";
             let set = |list: &String| {
@@ -203,12 +174,12 @@ impl Container {
             plan.affinity = set(&affinity.last)?;
         }
         if !options.no_new_keyring {
-            plan.keyring = Some(plan::c_string(&format!("_ses.{}", self.id()), "id")?);
+            plan.keyring = Some(plan::session_keyring(self.id())?);
         }
-        plan.terminal = terminal_plan(process, &options.console)?;
-        plan.stdio = options.stdio.take();
+        plan.terminal = plan::terminal_plan(process, &options.console)?;
+        plan.stdio = options.stdio;
         plan.preserve_fds = options.preserve_fds;
-        Ok(((plan, options.pid_file), profile))
+        Ok((plan, profile))
     }
 
     fn clone_child(
@@ -217,13 +188,7 @@ impl Container {
         plan: &ProcessPlan,
         proc: &OwnedFd,
     ) -> Result<Child, Error> {
-        let (ours, theirs) = rustix::net::socketpair(
-            AddressFamily::UNIX,
-            SocketType::SEQPACKET,
-            SocketFlags::CLOEXEC,
-            None,
-        )
-        .map_err(|e| Error::system("cannot make a socket pair", e))?;
+        let (ours, theirs) = talk::channel()?;
         let cloned = match namespaces::give_birth(birth, proc.as_fd()) {
             Err(error) if error.raw_os_error() == Some(Errno::BUSY.raw_os_error()) => {
                 // The cgroup has controllers on for its children (a service manager runs inside),
@@ -238,13 +203,7 @@ impl Container {
                 drop(ours);
                 init::exec(birth, plan, proc.as_fd(), theirs.as_fd())
             }
-            Cloned::Parent { pid, pidfd } => Ok(Child {
-                pid,
-                pidfd,
-                socket: ours,
-                console: None,
-                hook_output: None,
-            }),
+            Cloned::Parent { pid, pidfd } => Ok(Child::new(pid, pidfd, ours, None)),
         }
     }
 
@@ -286,7 +245,7 @@ impl Answers for ExecAnswers<'_> {
         filter::hand_on(
             profile,
             pid,
-            self.container.state_with(self.status),
+            self.container.record.state(self.status),
             descriptor,
         )
     }

@@ -7,7 +7,7 @@
 
 use crate::error::Error;
 use carrack_seccomp::{Arch, Program};
-use carrack_spec::runtime::{ContainerProcessState, ParseError, Seccomp, State};
+use carrack_spec::runtime::{ContainerProcessState, Linux, ParseError, Seccomp, State};
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 use std::fs;
@@ -22,10 +22,19 @@ const DIRECTORY: &str = "@seccomp";
 const CACHE_BYTES_MAX: u64 = 64 << 10;
 
 /// A filter, and the profile where a listener wants to know more.
-pub type Filter = (Program, Option<Seccomp>);
+type Filter = (Program, Option<Seccomp>);
+
+/// The filter that a configuration asks for, and its profile where there is a listener.
+pub fn of(root: &Path, linux: &Linux) -> Result<(Option<Program>, Option<Seccomp>), Error> {
+    let found = match &linux.seccomp {
+        Some(text) => filter(root, text)?,
+        None => None,
+    };
+    Ok(found.map_or((None, None), |(program, profile)| (Some(program), profile)))
+}
 
 /// The filter of a profile; `None` for a profile that says nothing.
-pub fn filter(root: &Path, text: &RawValue) -> Result<Option<Filter>, Error> {
+fn filter(root: &Path, text: &RawValue) -> Result<Option<Filter>, Error> {
     let path = cache_path(root, text.get());
     if let Some(program) = load(&path).filter(|program| !program.listener) {
         return Ok(Some((program, None)));

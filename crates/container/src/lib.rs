@@ -22,11 +22,13 @@
 
 pub mod builder;
 mod checkpoint;
+mod config;
 mod copy_up;
 mod create;
 mod error;
 mod exec;
 mod filter;
+mod group;
 mod hooks;
 mod init;
 mod lifecycle;
@@ -34,6 +36,7 @@ mod namespaces;
 mod netdev;
 mod options;
 mod passwd;
+mod pid_file;
 mod plan;
 mod procfs;
 mod rdt;

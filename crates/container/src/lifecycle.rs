@@ -9,10 +9,9 @@
 //!     └───────────┴────────────▶ stopped ──delete──▶ gone
 //! ```
 
-use crate::create::{create_group, driver, read_config};
 use crate::error::Error;
 use crate::runtime::Container;
-use crate::{hooks, procfs, rdt};
+use crate::{config, group, hooks, procfs, rdt};
 use carrack_cgroup::{Group, Layout};
 use carrack_spec::runtime::{IntelRdt, Process, Resources, Spec, State, Status};
 use carrack_sys::clone::ns;
@@ -70,23 +69,7 @@ impl Container {
     /// # Errors
     /// As [`Container::status`].
     pub fn state(&self) -> Result<State, Error> {
-        Ok(self.state_with(self.status()?))
-    }
-
-    pub(crate) fn state_with(&self, status: Status) -> State {
-        let own = &self.record.carrack;
-        State {
-            oci_version: own.oci_version.clone(),
-            id: self.record.id.clone(),
-            status,
-            pid: if status == Status::Stopped {
-                0
-            } else {
-                self.record.init_process_pid
-            },
-            bundle: own.bundle.clone(),
-            annotations: own.annotations.clone(),
-        }
+        Ok(self.record.state(self.status()?))
     }
 
     /// The configuration as it was at create.
@@ -94,9 +77,7 @@ impl Container {
     /// # Errors
     /// When the copy cannot be read.
     pub fn spec(&self) -> Result<Spec, Error> {
-        let path = self.directory.config();
-        let text = read_config(&path)?;
-        Spec::from_json(&text).map_err(|source| Error::Parse { path, source })
+        config::read(&self.directory.config()).map(|(_, spec)| spec)
     }
 
     /// The configuration's process, as a base for an exec.
@@ -122,7 +103,7 @@ impl Container {
         Ok(Group::open(
             layout,
             &self.record.cgroup_paths,
-            driver(&self.record),
+            group::driver(&self.record),
         ))
     }
 
@@ -147,7 +128,7 @@ impl Container {
         std::fs::remove_file(&fifo).map_err(|e| Error::path("cannot remove", &fifo, e))?;
         rustix::io::write(&writer, b"0").map_err(failed)?;
         if let Some(hooks) = self.spec()?.hooks {
-            let state = self.state_with(Status::Running);
+            let state = self.record.state(Status::Running);
             if let Err(error) = hooks::run("poststart", &hooks.poststart, &state) {
                 // As runtime.md's lifecycle asks since 1.3.0; delete then runs the poststop hooks.
                 self.kill(9, false)?;
@@ -242,7 +223,7 @@ impl Container {
             && let Err(error) = hooks::run(
                 "poststop",
                 &hooks.poststop,
-                &self.state_with(Status::Stopped),
+                &self.record.state(Status::Stopped),
             )
         {
             log::warn!("{error}");
@@ -281,7 +262,7 @@ impl Container {
     fn find_group(&self, spec: &Spec) -> Result<Option<Group>, Error> {
         let layout = Layout::detect()?;
         for _ in 0..ORPHAN_LOOKS_MAX {
-            match create_group(&layout, &self.record, spec) {
+            match group::create(&layout, &self.record, spec) {
                 // The create's child, of which nobody knows the pid, dies with its parent: soon.
                 Err(Error::Cgroup(carrack_cgroup::Error::NotEmpty { .. })) => {
                     std::thread::sleep(ORPHAN_LOOK);

@@ -4,16 +4,40 @@
 //! regular file, and only its first megabyte counts.
 
 use crate::init::inroot;
-use rustix::fs::{FileType, OFlags};
+use carrack_spec::runtime::Process;
+use rustix::fs::{FileType, Mode, OFlags};
 use std::fs::File;
 use std::io::Read;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
 
 /// How much of the file is read, in bytes.
 const PASSWD_BYTES_MAX: u64 = 1 << 20;
 
+/// `HOME` from the root file system's `/etc/passwd`, when the environment has none or an empty one.
+pub fn home_of(process: &Process, root: Option<BorrowedFd<'_>>) -> Option<String> {
+    if process
+        .env
+        .iter()
+        .rev()
+        .find_map(|variable| variable.strip_prefix("HOME="))
+        .is_some_and(|home| !home.is_empty())
+    {
+        return None;
+    }
+    let home = root.and_then(|root| home_in(root, process.user.uid));
+    Some(home.unwrap_or_else(|| "/".to_owned()))
+}
+
+/// [`home_of`] with the root file system at a path.
+pub fn home_below(process: &Process, root: &Path) -> Option<String> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root = rustix::fs::open(root, flags, Mode::empty()).ok();
+    home_of(process, root.as_ref().map(AsFd::as_fd))
+}
+
 /// The home directory of a user, when the root's passwd file has one.
-pub fn home(root: BorrowedFd<'_>, uid: u32) -> Option<String> {
+fn home_in(root: BorrowedFd<'_>, uid: u32) -> Option<String> {
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
     let file = inroot::open(root, c"etc/passwd", flags).ok()?;
     let stat = rustix::fs::fstat(&file).ok()?;

@@ -15,11 +15,16 @@
 //! survives a reboot, so nothing is synced.
 
 use crate::error::Error;
+use crate::namespaces::KINDS;
+use crate::procfs;
 use carrack_spec::ContainerId;
+use carrack_spec::runtime::{State, Status};
+use rustix::fs::{CWD, FileType, Mode, OFlags};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -128,6 +133,44 @@ impl Record {
     pub fn rootfs(&self) -> &Path {
         Path::new(&self.config.rootfs)
     }
+
+    /// The state as the specification defines it.
+    pub(crate) fn state(&self, status: Status) -> State {
+        State {
+            oci_version: self.carrack.oci_version.clone(),
+            id: self.id.clone(),
+            status,
+            pid: match status {
+                Status::Stopped => 0,
+                _ => self.init_process_pid,
+            },
+            bundle: self.carrack.bundle.clone(),
+            annotations: self.carrack.annotations.clone(),
+        }
+    }
+
+    /// Notes which process is init.
+    pub(crate) fn note_init(&mut self, proc: BorrowedFd<'_>, pid: i32) {
+        self.init_process_pid = pid;
+        self.init_process_start = procfs::start_time(proc, pid).unwrap_or(0);
+        self.namespace_paths = KINDS
+            .iter()
+            .map(|(_, _, _, file, name)| ((*name).to_owned(), format!("/proc/{pid}/ns/{file}")))
+            .collect();
+    }
+}
+
+/// What the standard streams are, in the kernel's words: a checkpoint names pipes by them.
+pub fn stream_names(proc: &OwnedFd, stdio: Option<&[OwnedFd; 3]>) -> Vec<String> {
+    let number = |index| stdio.map_or(index, |stdio| stdio[index as usize].as_raw_fd());
+    (0..3)
+        .map(|index| {
+            let link = format!("self/fd/{}", number(index));
+            rustix::fs::readlinkat(proc, link, Vec::new())
+                .map(|name| name.to_string_lossy().into_owned())
+                .unwrap_or_default()
+        })
+        .collect()
 }
 
 /// A container's directory.
@@ -175,6 +218,16 @@ impl StateDir {
     /// The fifo that start writes to.
     pub fn fifo(&self) -> PathBuf {
         self.path.join("exec.fifo")
+    }
+
+    /// Makes the fifo.
+    pub fn make_fifo(&self) -> Result<OwnedFd, Error> {
+        let path = self.fifo();
+        let failed = |e| Error::path("cannot make", &path, e);
+        let mode = Mode::from_raw_mode(0o600);
+        rustix::fs::mknodat(CWD, &path, FileType::Fifo, mode, 0).map_err(failed)?;
+        // Open for both ends: init then never sees an end of file, and start sees that init lives.
+        rustix::fs::open(&path, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).map_err(failed)
     }
 
     /// A path in the directory.

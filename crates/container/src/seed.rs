@@ -37,11 +37,11 @@ const SELF_CONTAINED: [&std::ffi::CStr; 7] = [
 
 /// Lets the child start from the small namespace when that pays and makes no difference.
 /// True when it does.
-pub fn use_seed(plan: &mut InitPlan, has_hooks: bool, root: &Path) -> bool {
+pub fn use_seed(plan: &mut InitPlan, root: &Path) -> bool {
     let birth = &plan.birth;
     let fresh_mounts = birth.clone_flags & ns::MOUNT != 0;
     let user = birth.clone_flags & ns::USER != 0 || plan.birth.become_root;
-    if !fresh_mounts || user || has_hooks || !needs_no_host_path(plan) {
+    if !fresh_mounts || user || plan.run_hooks || !needs_no_host_path(plan) {
         return false;
     }
     if !mount::more_mounts_than(MOUNTS_MIN).unwrap_or(false) {

@@ -4,6 +4,7 @@ use crate::error::{Error, Names};
 use crate::init::report::{self, Message};
 use crate::{copy_up, hooks};
 use carrack_sys::pidfd::{self, Exit};
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -40,7 +41,29 @@ pub enum Until {
     Executed,
 }
 
+/// Both ends of a conversation: the parent's and the child's.
+pub fn channel() -> Result<(OwnedFd, OwnedFd), Error> {
+    rustix::net::socketpair(
+        AddressFamily::UNIX,
+        SocketType::SEQPACKET,
+        SocketFlags::CLOEXEC,
+        None,
+    )
+    .map_err(|e| Error::system("cannot make a socket pair", e))
+}
+
 impl Child {
+    /// A child that was just cloned.
+    pub fn new(pid: i32, pidfd: OwnedFd, socket: OwnedFd, hook_output: Option<File>) -> Self {
+        Self {
+            pid,
+            pidfd,
+            socket,
+            console: None,
+            hook_output,
+        }
+    }
+
     /// Lets the child go on.
     pub fn go(&self) -> Result<(), Error> {
         match report::send(self.socket.as_fd(), Message::Go, &[]) {

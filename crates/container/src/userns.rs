@@ -17,6 +17,7 @@ use std::process::Command;
 
 const CAP_SETGID: u32 = 6;
 const CAP_SETUID: u32 = 7;
+const CAP_SYS_ADMIN: u32 = 21;
 
 /// Which way the maps of a container are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -178,6 +179,11 @@ pub fn is_inside_one(proc: BorrowedFd<'_>) -> bool {
 /// The caller's effective capabilities.
 pub fn own_caps() -> u64 {
     cred::capget().map_or(0, |sets| sets.effective)
+}
+
+/// Whether the capabilities are an administrator's.
+pub fn is_admin(caps: u64) -> bool {
+    caps & (1 << CAP_SYS_ADMIN) != 0
 }
 
 #[cfg(test)]

@@ -10,13 +10,15 @@ use super::dump::EXTERNAL;
 use super::mounts::{self, Sort};
 use super::rpc::{Kind, Options, Response, flag};
 use super::{DESCRIPTORS, RestoreOptions, attributes, config_file};
-use crate::create::{self, Maker, Undo};
+use crate::create::{Maker, Undo};
 use crate::error::{Error, Names};
 use crate::init::inroot::{self, Want};
 use crate::init::report::{At, Stage, Step};
-use crate::record::{Record, StateDir};
+use crate::record::{self, Record, StateDir};
 use crate::runtime::{Container, Created, Made, Runtime};
-use crate::{hooks, namespaces, netdev, plan, procfs, rdt, userns, validate};
+use crate::{
+    config, group, hooks, namespaces, netdev, pid_file, plan, procfs, rdt, userns, validate,
+};
 use carrack_cgroup::{Group, Layout};
 use carrack_spec::ContainerId;
 use carrack_spec::runtime::{Linux, NamespaceKind, Spec, Status};
@@ -48,9 +50,7 @@ impl Runtime {
     pub fn restore(&self, id: &ContainerId, options: RestoreOptions) -> Result<Created, Error> {
         let bundle = std::fs::canonicalize(&options.bundle)
             .map_err(|e| Error::path("cannot find the bundle", &options.bundle, e))?;
-        let path = bundle.join("config.json");
-        let text = create::read_config(&path)?;
-        let spec = Spec::from_json(&text).map_err(|source| Error::Parse { path, source })?;
+        let (text, spec) = config::read(&bundle.join("config.json"))?;
         validate::spec(&spec)?;
         Directories::check(&options.criu, false)?;
         let stored_streams = read_descriptors(&options.criu.images)?;
@@ -109,14 +109,14 @@ impl Restorer<'_> {
         let mut record = maker.first_record(linux, &proc)?;
         directory.save_config(maker.text)?;
         directory.save(&record)?;
-        record.external_descriptors = create::stream_names(&proc, options.stdio.as_ref());
+        record.external_descriptors = record::stream_names(&proc, options.stdio.as_ref());
         let terminal = match &maker.spec.process {
-            Some(process) => create::terminal_plan(process, &options.console)?,
+            Some(process) => plan::terminal_plan(process, &options.console)?,
             None => None,
         };
 
         let layout = Layout::detect()?;
-        let group = create::create_group(&layout, &record, maker.spec)?;
+        let group = group::create(&layout, &record, maker.spec)?;
         let group = undo.group.insert(group);
         record.cgroup_paths = group.paths();
         let resources = linux.resources.clone().unwrap_or_default();
@@ -130,8 +130,7 @@ impl Restorer<'_> {
         request.root = root.to_string_lossy().into_owned();
         let mut names = Names::default();
         let own = userns::own_caps();
-        let (_, all) =
-            namespaces::plan(linux, own & (1 << create::CAP_SYS_ADMIN) != 0, &mut names)?;
+        let (_, all) = namespaces::plan(linux, userns::is_admin(own), &mut names)?;
         record.carrack.namespaces = all;
         let mut descriptors = Descriptors {
             stdio: options.stdio.take(),
@@ -196,15 +195,12 @@ impl Restorer<'_> {
         let (pid, pidfd) = result?;
         undo.child = pidfd.try_clone().ok();
         if let Some(closid) = &closid {
-            let (path, made) = rdt::apply(closid, pid)?;
-            undo.rdt = made.then(|| path.clone());
-            record.intel_rdt_path = path.to_string_lossy().into_owned();
-            record.carrack.intel_rdt_made = made;
+            undo.enter_rdt(closid, pid, &mut record)?;
             directory.save(&record)?;
         }
         let _ = std::fs::remove_dir(&root);
         if let Some(path) = &options.pid_file {
-            create::write_pid_file(path, pid)?;
+            pid_file::write(path, pid)?;
         }
         let container =
             Container::from_parts(maker.runtime.clone(), maker.id.clone(), directory, record);
@@ -288,7 +284,7 @@ impl Progress<'_> {
         let Some(hooks) = &self.maker.spec.hooks else {
             return Ok(());
         };
-        let mut state = self.maker.state(self.record, Status::Creating);
+        let mut state = self.record.state(Status::Creating);
         state.pid = pid;
         hooks::run("prestart", &hooks.prestart, &state)?;
         hooks::run("createRuntime", &hooks.create_runtime, &state)
@@ -298,7 +294,7 @@ impl Progress<'_> {
         let init =
             pidfd::open(pid).map_err(|e| Error::system("cannot open the restored process", e))?;
         self.init = Some((pid, init));
-        create::note_init(self.record, self.proc.as_fd(), pid);
+        self.record.note_init(self.proc.as_fd(), pid);
         // criu keeps the clocks of the checkpoint by a time namespace that nobody asked for.
         let clocks =
             |of: &str| rustix::fs::readlinkat(self.proc, format!("{of}/ns/time"), Vec::new());

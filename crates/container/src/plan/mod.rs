@@ -12,16 +12,18 @@ mod mounts;
 pub mod options;
 mod process;
 mod rootfs;
+mod terminal;
 
 pub use caps::{CAPABILITIES, CapPlan};
 pub use cgroups::{CgroupContext, cgroup_plan};
 pub use devices::{DevicePlan, device_plans, device_rules};
 pub use mounts::{Detached, Fresh, MountKind, MountPlan, inside};
 pub use process::{
-    MEMORY_FLAGS, MEMORY_MODES, ProcessContext, ProcessPlan, SeccompPlan, TerminalPlan, bit_set,
-    c_string, memory_policy, name_process, personality, process_plan, seccomp_plan,
+    MEMORY_FLAGS, MEMORY_MODES, ProcessContext, ProcessPlan, SeccompPlan, bit_set, c_string,
+    name_process, process_plan, seccomp_plan, session_keyring,
 };
 pub use rootfs::{CgroupMounts, Pivot, RootfsContext, RootfsPlan, rootfs_plan};
+pub use terminal::{TerminalPlan, terminal_plan};
 
 use carrack_sys::exec::CVec;
 use std::ffi::CString;
@@ -120,6 +122,4 @@ pub struct InitPlan {
     pub outside_limits: bool,
     /// The fifo that start writes to; `None` to go on at once.
     pub start: Option<OwnedFd>,
-    /// Where the parent writes init's pid.
-    pub pid_file: Option<std::path::PathBuf>,
 }

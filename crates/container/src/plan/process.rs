@@ -1,8 +1,10 @@
 //! The process of a container or of an exec, planned.
 
+use super::TerminalPlan;
 use super::caps::{CapPlan, cap_plan};
 use crate::error::{Error, Names};
-use carrack_spec::runtime::{IoPriority, MemoryPolicy, Personality, Process, Scheduler};
+use carrack_spec::ContainerId;
+use carrack_spec::runtime::{IoPriority, Linux, MemoryPolicy, Personality, Process, Scheduler};
 use carrack_sys::cred::CapBits;
 use carrack_sys::exec::CVec;
 use carrack_sys::sched::{BitSet, SchedAttr};
@@ -89,15 +91,6 @@ pub struct SeccompPlan {
     pub listener: bool,
 }
 
-/// A terminal to make.
-#[derive(Debug)]
-pub struct TerminalPlan {
-    /// Rows and columns.
-    pub size: Option<(u16, u16)>,
-    /// The connected console socket; `None` sends the master to the parent.
-    pub socket: Option<OwnedFd>,
-}
-
 /// What the caller knows beyond the configuration.
 pub struct ProcessContext<'a> {
     /// Capabilities that can be given.
@@ -118,8 +111,8 @@ pub struct ProcessContext<'a> {
     pub extra_env: &'a [String],
 }
 
-/// Plans the process. Streams, terminal, filter, keyring and NUMA policy are
-/// for the caller to add.
+/// Plans the process. Streams, terminal, filter, keyring and what
+/// [`ProcessPlan::add_linux`] knows are for the caller to add.
 pub fn process_plan(process: &Process, context: &ProcessContext<'_>) -> Result<ProcessPlan, Error> {
     let program = process
         .args
@@ -181,6 +174,24 @@ pub fn process_plan(process: &Process, context: &ProcessContext<'_>) -> Result<P
         own_streams: user.uid != 0 || context.user_namespace,
         strict: context.strict,
     })
+}
+
+impl ProcessPlan {
+    /// Adds what the configuration has in `linux` for every process of the container.
+    pub fn add_linux(&mut self, linux: &Linux) -> Result<(), Error> {
+        self.memory_policy = linux
+            .memory_policy
+            .as_ref()
+            .map(memory_policy)
+            .transpose()?;
+        self.personality = linux.personality.as_ref().map(personality).transpose()?;
+        Ok(())
+    }
+}
+
+/// The name of a container's session keyring.
+pub fn session_keyring(id: &ContainerId) -> Result<CString, Error> {
+    c_string(&format!("_ses.{id}"), "id")
 }
 
 /// A string as the kernel takes it.
@@ -437,7 +448,7 @@ fn io_priority(wanted: &IoPriority) -> Result<i32, Error> {
 }
 
 /// Mode with flags, and nodes (`linux/mempolicy.h`).
-pub fn memory_policy(wanted: &MemoryPolicy) -> Result<(i32, BitSet), Error> {
+fn memory_policy(wanted: &MemoryPolicy) -> Result<(i32, BitSet), Error> {
     let mode = named(&MEMORY_MODES, &wanted.mode, "linux.memoryPolicy.mode")?;
     let mut flags = 0;
     for flag in &wanted.flags {
@@ -468,7 +479,7 @@ pub const MEMORY_FLAGS: [(&str, i32); 3] = [
 ];
 
 /// Execution domain number.
-pub fn personality(wanted: &Personality) -> Result<u32, Error> {
+fn personality(wanted: &Personality) -> Result<u32, Error> {
     if !wanted.flags.is_empty() {
         return Err(Error::invalid(
             "linux.personality.flags",
