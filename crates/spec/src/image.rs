@@ -34,6 +34,24 @@ pub mod media_type {
     pub const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
     /// Docker image manifest.
     pub const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
+    /// Docker image configuration.
+    pub const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
+    /// Docker layer, not compressed.
+    pub const DOCKER_LAYER: &str = "application/vnd.docker.image.rootfs.diff.tar";
+    /// Docker layer, gzip.
+    pub const DOCKER_LAYER_GZIP: &str = "application/vnd.docker.image.rootfs.diff.tar.gzip";
+    /// Docker layer, zstd.
+    pub const DOCKER_LAYER_ZSTD: &str = "application/vnd.docker.image.rootfs.diff.tar.zstd";
+    /// Docker layer that registries may not hand on.
+    pub const DOCKER_FOREIGN_LAYER_GZIP: &str =
+        "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip";
+    /// Docker's first manifest format, without configuration and layer digests; not supported.
+    pub const DOCKER_SCHEMA1: &str = "application/vnd.docker.distribution.manifest.v1+json";
+    /// The same, signed.
+    pub const DOCKER_SCHEMA1_SIGNED: &str =
+        "application/vnd.docker.distribution.manifest.v1+prettyjws";
+    /// The content `{}`, where an artifact has no configuration.
+    pub const EMPTY: &str = "application/vnd.oci.empty.v1+json";
 }
 
 /// Annotation with the tag (or the whole name) of a manifest in an image layout.
@@ -52,6 +70,23 @@ pub struct Descriptor {
     pub digest: Digest,
     /// Its size in bytes.
     pub size: u64,
+    /// Other places that have the blob.
+    #[serde(
+        default,
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "null_default"
+    )]
+    pub urls: Vec<String>,
+    /// The blob itself in base64, when it is small.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data: Option<String>,
+    /// What an artifact's manifest is about.
+    #[serde(
+        default,
+        skip_serializing_if = "String::is_empty",
+        deserialize_with = "null_default"
+    )]
+    pub artifact_type: String,
     /// Which machine a manifest is for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub platform: Option<Platform>,
@@ -62,6 +97,22 @@ pub struct Descriptor {
         deserialize_with = "null_default"
     )]
     pub annotations: BTreeMap<String, String>,
+}
+
+impl Descriptor {
+    /// A descriptor with the three properties that each has.
+    pub fn new(media_type: &str, digest: Digest, size: u64) -> Self {
+        Self {
+            media_type: media_type.to_owned(),
+            digest,
+            size,
+            urls: Vec::new(),
+            data: None,
+            artifact_type: String::new(),
+            platform: None,
+            annotations: BTreeMap::new(),
+        }
+    }
 }
 
 /// The machine that an image is made for.
@@ -75,6 +126,16 @@ pub struct Platform {
     /// For example `v7`.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub variant: String,
+    /// Version of the operating system, for Windows.
+    #[serde(rename = "os.version", skip_serializing_if = "String::is_empty")]
+    pub os_version: String,
+    /// What the image needs of the operating system.
+    #[serde(
+        rename = "os.features",
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "null_default"
+    )]
+    pub os_features: Vec<String>,
 }
 
 impl Platform {
@@ -91,7 +152,7 @@ impl Platform {
         Self {
             architecture: architecture.to_owned(),
             os: "linux".to_owned(),
-            variant: String::new(),
+            ..Self::default()
         }
     }
 
@@ -118,9 +179,40 @@ pub struct Index {
     /// What the document is.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub media_type: String,
+    /// What the document is about, when it is no image.
+    #[serde(
+        default,
+        skip_serializing_if = "String::is_empty",
+        deserialize_with = "null_default"
+    )]
+    pub artifact_type: String,
     /// The manifests.
     #[serde(default, deserialize_with = "null_default")]
     pub manifests: Vec<Descriptor>,
+    /// The manifest that this one says something about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subject: Option<Descriptor>,
+    /// Free-form metadata.
+    #[serde(
+        default,
+        skip_serializing_if = "BTreeMap::is_empty",
+        deserialize_with = "null_default"
+    )]
+    pub annotations: BTreeMap<String, String>,
+}
+
+impl Index {
+    /// An index of these manifests.
+    pub fn new(manifests: Vec<Descriptor>) -> Self {
+        Self {
+            schema_version: 2,
+            media_type: media_type::INDEX.to_owned(),
+            artifact_type: String::new(),
+            manifests,
+            subject: None,
+            annotations: BTreeMap::new(),
+        }
+    }
 }
 
 /// An image manifest.
@@ -132,11 +224,43 @@ pub struct Manifest {
     /// What the document is.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub media_type: String,
+    /// What the document is about, when it is no image.
+    #[serde(
+        default,
+        skip_serializing_if = "String::is_empty",
+        deserialize_with = "null_default"
+    )]
+    pub artifact_type: String,
     /// The image configuration.
     pub config: Descriptor,
     /// The layers, lowest first.
     #[serde(default, deserialize_with = "null_default")]
     pub layers: Vec<Descriptor>,
+    /// The manifest that this one says something about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subject: Option<Descriptor>,
+    /// Free-form metadata.
+    #[serde(
+        default,
+        skip_serializing_if = "BTreeMap::is_empty",
+        deserialize_with = "null_default"
+    )]
+    pub annotations: BTreeMap<String, String>,
+}
+
+impl Manifest {
+    /// A manifest of this configuration and these layers.
+    pub fn new(config: Descriptor, layers: Vec<Descriptor>) -> Self {
+        Self {
+            schema_version: 2,
+            media_type: media_type::MANIFEST.to_owned(),
+            artifact_type: String::new(),
+            config,
+            layers,
+            subject: None,
+            annotations: BTreeMap::new(),
+        }
+    }
 }
 
 /// An image configuration.
@@ -146,8 +270,14 @@ pub struct ImageConfig {
     /// When the image was made, RFC 3339.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub created: Option<String>,
+    /// Who made the image.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub author: Option<String>,
     /// `GOARCH`.
     pub architecture: String,
+    /// For example `v7`.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub variant: String,
     /// `GOOS`.
     pub os: String,
     /// Defaults for a container of the image.
@@ -155,6 +285,33 @@ pub struct ImageConfig {
     pub config: ContainerConfig,
     /// The layers by the digests of their uncompressed forms.
     pub rootfs: RootFs,
+    /// How the layers came about, lowest first.
+    #[serde(
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "null_default"
+    )]
+    pub history: Vec<History>,
+}
+
+/// One step of an image's making.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct History {
+    /// When the step was made, RFC 3339.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub created: Option<String>,
+    /// What was run or copied.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub created_by: Option<String>,
+    /// Who made the step.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub author: Option<String>,
+    /// A remark.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub comment: Option<String>,
+    /// The step made no layer.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub empty_layer: bool,
 }
 
 /// Defaults for a container.
@@ -245,6 +402,18 @@ mod tests {
             br#"{"schemaVersion":2,"manifests":[{"mediaType":"x","digest":"sha256:zz","size":1}]}"#;
         let error = parse::<Index>(text).unwrap_err();
         assert!(error.to_string().contains("manifests[0].digest"), "{error}");
+    }
+
+    #[test]
+    fn a_manifest_keeps_subject_and_artifact_type_when_written_again() {
+        let hex = "a".repeat(64);
+        let text = format!(
+            r#"{{"schemaVersion":2,"mediaType":"{}","artifactType":"application/x","config":{{"mediaType":"{}","digest":"sha256:{hex}","size":2,"data":"e30="}},"layers":[],"subject":{{"mediaType":"m","digest":"sha256:{hex}","size":7}},"annotations":{{"a":"b"}}}}"#,
+            media_type::MANIFEST,
+            media_type::EMPTY
+        );
+        let manifest: Manifest = parse(text.as_bytes()).unwrap();
+        assert_eq!(serde_json::to_string(&manifest).unwrap(), text);
     }
 
     #[test]

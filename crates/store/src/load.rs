@@ -332,7 +332,7 @@ fn checked(plan: Plan) -> Result<Plan, LoadError> {
     let made_for = Platform {
         architecture: plan.config.architecture.clone(),
         os: plan.config.os.clone(),
-        variant: String::new(),
+        ..Platform::default()
     };
     match made_for.runs_on(&host) {
         true => Ok(plan),

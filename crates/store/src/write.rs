@@ -70,7 +70,6 @@ impl ImageWriter {
     pub fn config_json(&self) -> Result<Vec<u8>> {
         let host = Platform::native();
         Ok(serde_json::to_vec(&ImageConfig {
-            created: None,
             architecture: host.architecture,
             os: host.os,
             config: self.config.clone(),
@@ -78,6 +77,7 @@ impl ImageWriter {
                 kind: "layers".into(),
                 diff_ids: self.diff_ids.clone(),
             },
+            ..ImageConfig::default()
         })?)
     }
 
@@ -87,21 +87,15 @@ impl ImageWriter {
     /// Errors of the stream.
     pub fn write_layout<W: Write>(&self, name: Option<&Reference>, output: W) -> Result<W> {
         let config = self.config_json()?;
-        let manifest = serde_json::to_vec(&Manifest {
-            schema_version: 2,
-            media_type: media_type::MANIFEST.into(),
-            config: descriptor(media_type::CONFIG, &config),
-            layers: self.layers.iter().map(|(d, _)| d.clone()).collect(),
-        })?;
+        let manifest = serde_json::to_vec(&Manifest::new(
+            descriptor(media_type::CONFIG, &config),
+            self.layers.iter().map(|(d, _)| d.clone()).collect(),
+        ))?;
         let mut entry = descriptor(media_type::MANIFEST, &manifest);
         entry.annotations = name
             .map(|n| BTreeMap::from([(ANNOTATION_REF_NAME.to_owned(), n.to_string())]))
             .unwrap_or_default();
-        let index = Index {
-            schema_version: 2,
-            media_type: media_type::INDEX.into(),
-            manifests: vec![entry],
-        };
+        let index = Index::new(vec![entry]);
         let layout = ImageLayout {
             image_layout_version: "1.0.0".into(),
         };
@@ -149,13 +143,7 @@ impl ImageWriter {
 }
 
 fn descriptor(media_type: &str, bytes: &[u8]) -> Descriptor {
-    Descriptor {
-        media_type: media_type.to_owned(),
-        digest: digest_of(bytes),
-        size: bytes.len() as u64,
-        platform: None,
-        annotations: BTreeMap::new(),
-    }
+    Descriptor::new(media_type, digest_of(bytes), bytes.len() as u64)
 }
 
 fn add<W: Write>(tar: &mut Writer<W>, path: &str, mut bytes: &[u8]) -> Result<()> {
