@@ -237,7 +237,7 @@ mod tests {
     #[test]
     fn the_rules_of_a_common_container_decide_as_written() {
         let mut rules = vec![rule(false, "a", None, None, "rwm")];
-        rules.extend(crate::devices::default_devices());
+        rules.extend(carrack_spec::defaults::device_rules());
         check_all(&rules);
     }
 

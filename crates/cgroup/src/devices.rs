@@ -22,35 +22,6 @@ use std::os::fd::{AsFd, OwnedFd};
 /// The name our device programs are loaded under.
 pub const DEVICE_PROGRAM_NAME: &str = "carrack_devices";
 
-/// What every container may use, as runc and crun allow it: making any node, and
-/// null, zero, full, random, urandom, tty, console, ptmx and the pseudo-terminals.
-///
-/// A runtime appends them to the rules of the configuration.
-pub fn default_devices() -> Vec<DeviceRule> {
-    let rule = |kind: &str, major: i64, minor: i64, access: &str| DeviceRule {
-        allow: true,
-        kind: kind.to_owned(),
-        major: (major >= 0).then_some(major),
-        minor: (minor >= 0).then_some(minor),
-        access: access.to_owned(),
-    };
-    let mut rules = vec![rule("c", -1, -1, "m"), rule("b", -1, -1, "m")];
-    for (major, minor) in [
-        (1, 3),
-        (1, 5),
-        (1, 7),
-        (1, 8),
-        (1, 9),
-        (5, 0),
-        (5, 1),
-        (5, 2),
-        (136, -1),
-    ] {
-        rules.push(rule("c", major, minor, "rwm"));
-    }
-    rules
-}
-
 impl Group {
     /// Replaces the device rules of the group by these, in order.
     ///
@@ -240,6 +211,10 @@ mod tests {
         assert!(check_rule(&rule("c", None, None, "x")).is_err());
         assert!(check_rule(&rule("c", Some(-2), None, "r")).is_err());
         assert!(check_rule(&rule("c", Some(1 << 40), None, "r")).is_err());
-        assert!(default_devices().iter().all(|r| check_rule(r).is_ok()));
+        assert!(
+            carrack_spec::defaults::device_rules()
+                .iter()
+                .all(|r| check_rule(r).is_ok())
+        );
     }
 }

@@ -36,7 +36,7 @@ mod systemd;
 mod v1;
 mod v2;
 
-pub use devices::{DEVICE_PROGRAM_NAME, default_devices};
+pub use devices::DEVICE_PROGRAM_NAME;
 pub use error::{Error, Result};
 pub use events::{OomEvent, OomWatch, PressureWatch, Resource, Threshold};
 pub use group::{Driver, Entry, Group, Request};

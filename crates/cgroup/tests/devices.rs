@@ -3,7 +3,8 @@
 
 mod common;
 
-use carrack_cgroup::{Driver, Group, Layout, default_devices};
+use carrack_cgroup::{Driver, Group, Layout};
+use carrack_spec::defaults::device_rules;
 use carrack_spec::runtime::DeviceRule;
 use common::{Guard, host, skip};
 use std::collections::BTreeMap;
@@ -67,7 +68,7 @@ fn check_rules(group: &Group) {
     assert!(works(group, "exec 3</dev/full"));
 
     // What every container gets; without a rule for everything in front the rest is denied.
-    group.apply_devices(&default_devices()).unwrap();
+    group.apply_devices(&device_rules()).unwrap();
     assert!(works(group, "exec 3<>/dev/zero"));
     assert!(works(group, &mknod));
     assert!(!works(group, "exec 3</dev/kmsg"), "kmsg must be denied");
@@ -103,7 +104,7 @@ fn rules_decide_as_a_program_on_v2() {
     }
     let group = Guard::new(&layout, "program");
     let v2 = v2_only(&layout, &group);
-    match v2.apply_devices(&default_devices()) {
+    match v2.apply_devices(&device_rules()) {
         Err(e) if e.raw_os_error() == Some(rustix::io::Errno::PERM.raw_os_error()) => {
             skip!("loading eBPF is not permitted: {e}")
         }

@@ -63,7 +63,7 @@ fn without_rights_a_rootless_group_is_none_and_refuses_limits_by_name() {
     assert!(entry.v2.is_none() && entry.v1_tasks.is_empty());
     group.apply(&Resources::default()).unwrap();
     group
-        .apply_devices(&carrack_cgroup::default_devices())
+        .apply_devices(&carrack_spec::defaults::device_rules())
         .unwrap();
     let limits: Resources = serde_json::from_str(r#"{"memory":{"limit":1048576}}"#).unwrap();
     match group.apply(&limits).unwrap_err() {

@@ -3,7 +3,8 @@
 
 mod common;
 
-use carrack_cgroup::{Driver, Error, Group, Layout, Request, default_devices};
+use carrack_cgroup::{Driver, Error, Group, Layout, Request};
+use carrack_spec::defaults::device_rules;
 use carrack_spec::runtime::Resources;
 use common::{Guard, Process, pure_v2, skip, unique};
 use std::path::Path;
@@ -64,7 +65,7 @@ fn a_scope_starts_with_its_process_and_its_limits_and_ends_without_a_trace() {
             r#"{"memory":{"limit":67108864,"swap":67108864},"cpu":{"shares":2048,"quota":50000,"period":100000},"pids":{"limit":33}}"#,
         ))
         .unwrap();
-    group.apply_devices(&default_devices()).unwrap();
+    group.apply_devices(&device_rules()).unwrap();
     assert!(group.entry().is_err());
 
     let sleeper = Process::sleeper();
@@ -123,7 +124,7 @@ fn device_rules_hold_in_a_scope_also_after_a_reload() {
     let id = unique("devices");
     let path = format!("machine.slice:test:{id}");
     let group = Guard(Group::create(&layout, &request(&id, &path, user)).unwrap());
-    group.apply_devices(&default_devices()).unwrap();
+    group.apply_devices(&device_rules()).unwrap();
     let sleeper = Process::sleeper();
     group.attach(sleeper.pid()).unwrap();
     let works = |script: &str| {

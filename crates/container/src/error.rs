@@ -185,7 +185,7 @@ impl Error {
         let Self::Child { stage, source, .. } = self else {
             return None;
         };
-        let program = *stage == Stage::Executable as u32 || *stage == Stage::Exec as u32;
+        let program = *stage == Stage::Executable.number() || *stage == Stage::Exec.number();
         program.then(|| source.kind() == std::io::ErrorKind::NotFound)
     }
 }
@@ -246,7 +246,7 @@ impl Names {
             what,
             hint: hint.to_owned(),
             source: fail.errno.into(),
-            stage: fail.stage as u32,
+            stage: fail.stage.number(),
         }
     }
 

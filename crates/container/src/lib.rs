@@ -62,7 +62,7 @@ pub use {carrack_cgroup as cgroup, carrack_spec as spec};
 
 /// Facts for `features`.
 pub mod facts {
-    pub use crate::plan::{CAPABILITIES, MEMORY_FLAGS, MEMORY_MODES};
+    pub use crate::plan::{MEMORY_FLAGS, MEMORY_MODES};
 
     /// Names of the mount options that the runtime understands.
     pub fn mount_options() -> impl Iterator<Item = &'static str> {

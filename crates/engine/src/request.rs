@@ -2,8 +2,8 @@
 //!
 //! Parsing is pure: a path is taken as it stands, names of users are looked up later, inside the image.
 
-use carrack_spec::ContainerId;
 use carrack_spec::runtime::{ConsoleSize, Rlimit};
+use carrack_spec::{ContainerId, capability};
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -246,15 +246,11 @@ impl FromStr for Capability {
     type Err = RequestError;
 
     fn from_str(s: &str) -> Result<Self, Self::Err> {
-        let upper = s.to_ascii_uppercase();
-        if upper == "ALL" {
+        if s.eq_ignore_ascii_case("ALL") {
             return Ok(Self::All);
         }
-        let name = upper.strip_prefix("CAP_").unwrap_or(&upper);
-        crate::compose::ALL_CAPABILITIES
-            .iter()
-            .find(|known| known.strip_prefix("CAP_") == Some(name))
-            .map(|known| Self::One(known))
+        capability::full_name(s)
+            .map(Self::One)
             .ok_or_else(|| RequestError::Capability(s.to_owned()))
     }
 }

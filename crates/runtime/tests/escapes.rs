@@ -356,12 +356,11 @@ fn a_process_on_its_way_in_cannot_be_looked_at() {
             json!({"containerID": 0, "hostID": 0, "size": 65536}),
         );
     }
-    let all: Vec<String> = CAPABILITIES
-        .split_whitespace()
-        .map(|cap| format!("CAP_{cap}"))
-        .collect();
     for set in ["bounding", "effective", "permitted"] {
-        bundle.set(&format!("/process/capabilities/{set}"), json!(all));
+        bundle.set(
+            &format!("/process/capabilities/{set}"),
+            json!(carrack_spec::capability::NAMES.to_vec()),
+        );
     }
     bundle.shell(
         "echo started; while [ ! -e /stop ]; do
@@ -396,9 +395,3 @@ fn a_process_on_its_way_in_cannot_be_looked_at() {
         .collect();
     assert!(seen.is_empty(), "{seen:?}");
 }
-
-const CAPABILITIES: &str = "CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KILL SETGID SETUID \
-    SETPCAP LINUX_IMMUTABLE NET_BIND_SERVICE NET_BROADCAST NET_ADMIN NET_RAW IPC_LOCK IPC_OWNER \
-    SYS_MODULE SYS_RAWIO SYS_CHROOT SYS_PTRACE SYS_PACCT SYS_ADMIN SYS_BOOT SYS_NICE SYS_RESOURCE \
-    SYS_TIME SYS_TTY_CONFIG MKNOD LEASE AUDIT_WRITE AUDIT_CONTROL SETFCAP MAC_OVERRIDE MAC_ADMIN \
-    SYSLOG WAKE_ALARM BLOCK_SUSPEND AUDIT_READ PERFMON BPF CHECKPOINT_RESTORE";

@@ -14,6 +14,8 @@
 //! assert_eq!(spec.root.unwrap().path, "rootfs");
 //! ```
 
+pub mod capability;
+pub mod defaults;
 mod digest;
 mod id;
 pub mod image;

@@ -5,11 +5,10 @@
 //! Setters never fail; the first mistake is kept until the process is made.
 
 use super::Stdio;
-use super::defaults;
 use crate::error::Error;
 use crate::options::{Console, ExecOptions};
-use crate::plan::CAPABILITIES;
 use carrack_spec::runtime::{Capabilities, ConsoleSize, Process, Rlimit, User};
+use carrack_spec::{capability, defaults};
 use std::collections::BTreeSet;
 
 /// A process to run in a container.
@@ -112,16 +111,11 @@ impl Command {
     }
 
     fn capability(&mut self, setting: &'static str, name: &str) -> Vec<String> {
-        let upper = name.to_ascii_uppercase();
-        if upper == "ALL" {
-            return CAPABILITIES.iter().map(|&name| name.to_owned()).collect();
+        if name.eq_ignore_ascii_case("ALL") {
+            return capability::NAMES.map(str::to_owned).to_vec();
         }
-        let full = match upper.starts_with("CAP_") {
-            true => upper,
-            false => format!("CAP_{upper}"),
-        };
-        if CAPABILITIES.contains(&full.as_str()) {
-            return vec![full];
+        if let Some(full) = capability::full_name(name) {
+            return vec![full.to_owned()];
         }
         self.wrong(setting, format!("there is no capability {name:?}"));
         Vec::new()
@@ -201,10 +195,7 @@ impl Command {
         if !self.env.iter().any(|(name, _)| name == "PATH") {
             process.env.insert(0, format!("PATH={}", defaults::PATH));
         }
-        let defaults: BTreeSet<String> = defaults::CAPABILITIES
-            .iter()
-            .map(|&name| name.to_owned())
-            .collect();
+        let defaults = defaults::CAPABILITIES.map(str::to_owned).into();
         process.capabilities = Some(self.capabilities(&defaults, process.user.uid));
         Ok(process)
     }

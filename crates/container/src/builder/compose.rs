@@ -1,9 +1,9 @@
 //! From settings to a configuration: pure, and the only place that knows both.
 
-use super::defaults::{self, Fit};
 use super::{ContainerBuilder, Network, Sharing};
 use crate::error::Error;
 use crate::validate;
+use carrack_spec::defaults::{self, Fit};
 use carrack_spec::runtime::{
     DeviceRule, IdMapping, Linux, Namespace, NamespaceKind, OCI_VERSION, Root, Spec,
 };
@@ -88,8 +88,8 @@ fn linux(builder: &ContainerBuilder) -> Result<Linux, Error> {
         namespaces: namespaces(builder)?,
         devices: builder.devices.clone(),
         seccomp: builder.seccomp.clone(),
-        masked_paths: protect(&defaults::MASKED, &builder.masked),
-        readonly_paths: protect(&defaults::READ_ONLY, &builder.readonly),
+        masked_paths: protect(&defaults::MASKED_PATHS, &builder.masked),
+        readonly_paths: protect(&defaults::READONLY_PATHS, &builder.readonly),
         time_offsets: builder.time_offsets.clone(),
         ..Linux::default()
     })
@@ -130,6 +130,7 @@ fn fit(builder: &ContainerBuilder) -> Fit {
         own_sysfs: !user || builder.network == Network::None,
         own_ipc: !user || !joined(NamespaceKind::Ipc),
         tty_group: !user || builder.gid_maps.iter().any(in_map),
+        writable: false,
     }
 }
 

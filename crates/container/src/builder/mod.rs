@@ -33,7 +33,6 @@
 
 mod command;
 mod compose;
-mod defaults;
 mod running;
 mod stdio;
 

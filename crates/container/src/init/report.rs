@@ -24,126 +24,89 @@
 use carrack_sys::{Errno, fdpass};
 use std::os::fd::{BorrowedFd, OwnedFd};
 
-/// The step a report is about. `index` of the report counts within the list the stage works on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u32)]
-#[allow(missing_docs)]
-pub enum Stage {
-    Wait = 1,
-    JoinNamespace,
-    NewNamespace,
-    TimeOffsets,
-    Cgroup,
-    BecomeRoot,
-    Session,
-    Keyring,
-    OomScore,
-    Loopback,
-    Propagation,
-    RootTree,
-    RootAttach,
-    MountDestination,
-    Mount,
-    MountAttributes,
-    CopyUp,
-    CgroupMount,
-    Device,
-    DeviceLink,
-    Console,
-    ConsoleSend,
-    ConsoleMount,
-    CreateContainerHook,
-    Pivot,
-    RootAttributes,
-    Sysctl,
-    ReadonlyPath,
-    MaskedPath,
-    Hostname,
-    Domainname,
-    Rlimit,
-    Scheduler,
-    IoPriority,
-    MemoryPolicy,
-    CpuAffinity,
-    Personality,
-    NoNewPrivileges,
-    Apparmor,
-    Selinux,
-    Cwd,
-    CwdOutside,
-    Groups,
-    User,
-    Capabilities,
-    Seccomp,
-    SeccompListener,
-    Executable,
-    StartWait,
-    StartContainerHook,
-    Streams,
-    Exec,
+/// The table of stages: the enum and its numbers, from 1, come from the one list.
+macro_rules! stages {
+    ($($stage:ident)*) => {
+        /// The step a report is about. `index` of the report counts within the list the stage
+        /// works on.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        #[repr(u32)]
+        #[allow(missing_docs)]
+        pub enum Stage {
+            $($stage,)*
+        }
+
+        impl Stage {
+            const ALL: &[Self] = &[$(Self::$stage,)*];
+        }
+    };
+}
+
+stages! {
+    Wait
+    JoinNamespace
+    NewNamespace
+    TimeOffsets
+    Cgroup
+    BecomeRoot
+    Session
+    Keyring
+    OomScore
+    Loopback
+    Propagation
+    RootTree
+    RootAttach
+    MountDestination
+    Mount
+    MountAttributes
+    CopyUp
+    CgroupMount
+    Device
+    DeviceLink
+    Console
+    ConsoleSend
+    ConsoleMount
+    CreateContainerHook
+    Pivot
+    RootAttributes
+    Sysctl
+    ReadonlyPath
+    MaskedPath
+    Hostname
+    Domainname
+    Rlimit
+    Scheduler
+    IoPriority
+    MemoryPolicy
+    CpuAffinity
+    Personality
+    NoNewPrivileges
+    Apparmor
+    Selinux
+    Cwd
+    CwdOutside
+    Groups
+    User
+    Capabilities
+    Seccomp
+    SeccompListener
+    Executable
+    StartWait
+    StartContainerHook
+    Streams
+    Exec
 }
 
 impl Stage {
+    /// The number of this stage on the wire; 0 is none.
+    pub fn number(self) -> u32 {
+        self as u32 + 1
+    }
+
     /// The stage with this number.
-    pub fn from_number(number: u32) -> Option<Self> {
-        const ALL: &[Stage] = {
-            use Stage::*;
-            &[
-                Wait,
-                JoinNamespace,
-                NewNamespace,
-                TimeOffsets,
-                Cgroup,
-                BecomeRoot,
-                Session,
-                Keyring,
-                OomScore,
-                Loopback,
-                Propagation,
-                RootTree,
-                RootAttach,
-                MountDestination,
-                Mount,
-                MountAttributes,
-                CopyUp,
-                CgroupMount,
-                Device,
-                DeviceLink,
-                Console,
-                ConsoleSend,
-                ConsoleMount,
-                CreateContainerHook,
-                Pivot,
-                RootAttributes,
-                Sysctl,
-                ReadonlyPath,
-                MaskedPath,
-                Hostname,
-                Domainname,
-                Rlimit,
-                Scheduler,
-                IoPriority,
-                MemoryPolicy,
-                CpuAffinity,
-                Personality,
-                NoNewPrivileges,
-                Apparmor,
-                Selinux,
-                Cwd,
-                CwdOutside,
-                Groups,
-                User,
-                Capabilities,
-                Seccomp,
-                SeccompListener,
-                Executable,
-                StartWait,
-                StartContainerHook,
-                Streams,
-                Exec,
-            ]
-        };
-        ALL.iter().copied().find(|stage| *stage as u32 == number)
+    fn from_number(number: u32) -> Option<Self> {
+        let index = usize::try_from(number.checked_sub(1)?).ok()?;
+        Self::ALL.get(index).copied()
     }
 }
 
@@ -217,8 +180,8 @@ impl Message {
             Self::RunHooks => [3, 0, 0, 0],
             Self::Console => [4, 0, 0, 0],
             Self::Listener { number } => [5, number as u32, 0, 0],
-            Self::Warning(f) => [6, f.stage as u32, f.index, f.errno.raw_os_error() as u32],
-            Self::Failed(f) => [7, f.stage as u32, f.index, f.errno.raw_os_error() as u32],
+            Self::Warning(f) => [6, f.stage.number(), f.index, f.errno.raw_os_error() as u32],
+            Self::Failed(f) => [7, f.stage.number(), f.index, f.errno.raw_os_error() as u32],
             Self::Ready => [8, 0, 0, 0],
             Self::Init { pid } => [9, pid as u32, 0, 0],
         };
@@ -328,10 +291,11 @@ mod tests {
 
     #[test]
     fn every_stage_has_its_number() {
-        for number in 1..=Stage::Exec as u32 {
-            assert_eq!(Stage::from_number(number).map(|s| s as u32), Some(number));
+        for (stage, number) in Stage::ALL.iter().zip(1..) {
+            assert_eq!(stage.number(), number);
+            assert_eq!(Stage::from_number(number), Some(*stage));
         }
         assert_eq!(Stage::from_number(0), None);
-        assert_eq!(Stage::from_number(Stage::Exec as u32 + 1), None);
+        assert_eq!(Stage::from_number(Stage::Exec.number() + 1), None);
     }
 }

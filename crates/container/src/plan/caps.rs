@@ -1,53 +1,9 @@
-//! Capabilities: names, and what a process' five sets mean for this machine.
+//! Capabilities: what a process' five sets mean for this machine.
 
 use crate::error::Error;
+use carrack_spec::capability;
 use carrack_spec::runtime::Capabilities;
 use carrack_sys::cred::{CapBits, CapSets};
-
-/// Names by number, `linux/capability.h` of Linux 6.18.
-pub const CAPABILITIES: [&str; 41] = [
-    "CAP_CHOWN",
-    "CAP_DAC_OVERRIDE",
-    "CAP_DAC_READ_SEARCH",
-    "CAP_FOWNER",
-    "CAP_FSETID",
-    "CAP_KILL",
-    "CAP_SETGID",
-    "CAP_SETUID",
-    "CAP_SETPCAP",
-    "CAP_LINUX_IMMUTABLE",
-    "CAP_NET_BIND_SERVICE",
-    "CAP_NET_BROADCAST",
-    "CAP_NET_ADMIN",
-    "CAP_NET_RAW",
-    "CAP_IPC_LOCK",
-    "CAP_IPC_OWNER",
-    "CAP_SYS_MODULE",
-    "CAP_SYS_RAWIO",
-    "CAP_SYS_CHROOT",
-    "CAP_SYS_PTRACE",
-    "CAP_SYS_PACCT",
-    "CAP_SYS_ADMIN",
-    "CAP_SYS_BOOT",
-    "CAP_SYS_NICE",
-    "CAP_SYS_RESOURCE",
-    "CAP_SYS_TIME",
-    "CAP_SYS_TTY_CONFIG",
-    "CAP_MKNOD",
-    "CAP_LEASE",
-    "CAP_AUDIT_WRITE",
-    "CAP_AUDIT_CONTROL",
-    "CAP_SETFCAP",
-    "CAP_MAC_OVERRIDE",
-    "CAP_MAC_ADMIN",
-    "CAP_SYSLOG",
-    "CAP_WAKE_ALARM",
-    "CAP_BLOCK_SUSPEND",
-    "CAP_AUDIT_READ",
-    "CAP_PERFMON",
-    "CAP_BPF",
-    "CAP_CHECKPOINT_RESTORE",
-];
 
 /// Capability changes of a process.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,7 +26,7 @@ pub fn cap_plan(caps: &Capabilities, available: CapBits, strict: bool) -> Result
     let mut set = |names: &[String]| {
         let mut bits: CapBits = 0;
         for name in names {
-            match number(name) {
+            match capability::number(name) {
                 Some(cap) if available & bit(cap) != 0 => bits |= bit(cap),
                 Some(_) if !dropped.contains(name) => dropped.push(name.clone()),
                 Some(_) => {}
@@ -111,19 +67,12 @@ pub fn cap_plan(caps: &Capabilities, available: CapBits, strict: bool) -> Result
     })
 }
 
-fn number(name: &str) -> Option<u32> {
-    let found = CAPABILITIES
-        .iter()
-        .position(|known| name.eq_ignore_ascii_case(known))?;
-    u32::try_from(found).ok()
-}
-
 fn bit(cap: u32) -> CapBits {
     1 << cap
 }
 
 fn numbers(bits: CapBits) -> Vec<u32> {
-    (0..CAPABILITIES.len() as u32)
+    (0..capability::NAMES.len() as u32)
         .filter(|&cap| bits & bit(cap) != 0)
         .collect()
 }
@@ -153,12 +102,5 @@ mod tests {
         assert!(plan.ambient.is_empty(), "not inheritable, so not ambient");
         let error = cap_plan(&wanted, bit(5), true).unwrap_err();
         assert!(error.to_string().contains("CAP_SYS_RESOURCE"), "{error}");
-    }
-
-    #[test]
-    fn numbers_are_the_kernels() {
-        assert_eq!(number("CAP_SYS_ADMIN"), Some(21));
-        assert_eq!(number("cap_checkpoint_restore"), Some(40));
-        assert_eq!(number("SYS_ADMIN"), None);
     }
 }

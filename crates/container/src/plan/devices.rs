@@ -1,6 +1,7 @@
 //! Device nodes and device access.
 
 use crate::error::Error;
+use carrack_spec::defaults;
 use carrack_spec::runtime::{Device, DeviceRule, Spec};
 use std::ffi::CString;
 
@@ -31,30 +32,20 @@ const S_IFCHR: u32 = 0o020_000;
 const S_IFBLK: u32 = 0o060_000;
 const S_IFIFO: u32 = 0o010_000;
 
-/// The devices that every container has (`config-linux.md`, "Default Devices").
-const DEFAULTS: [(&str, i64, i64); 6] = [
-    ("/dev/null", 1, 3),
-    ("/dev/zero", 1, 5),
-    ("/dev/full", 1, 7),
-    ("/dev/tty", 5, 0),
-    ("/dev/random", 1, 8),
-    ("/dev/urandom", 1, 9),
-];
-
 /// The rules to put in force: the configuration's, then what every container may use.
 pub fn device_rules(configured: &[DeviceRule]) -> Vec<DeviceRule> {
     configured
         .iter()
         .cloned()
-        .chain(carrack_cgroup::default_devices())
+        .chain(defaults::device_rules())
         .collect()
 }
 
 /// Nodes of the configuration and the defaults it does not name itself.
 pub fn device_plans(spec: &Spec, bind: bool) -> Result<Vec<DevicePlan>, Error> {
     let configured = spec.linux.as_ref().map_or(&[][..], |linux| &linux.devices);
-    let mut plans = Vec::with_capacity(configured.len() + DEFAULTS.len());
-    for (path, major, minor) in DEFAULTS {
+    let mut plans = Vec::with_capacity(configured.len() + defaults::DEVICES.len());
+    for (path, major, minor) in defaults::DEVICES {
         if !configured.iter().any(|device| device.path == path) {
             let device = Device {
                 kind: "c".into(),

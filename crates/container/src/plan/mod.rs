@@ -14,7 +14,7 @@ mod process;
 mod rootfs;
 mod terminal;
 
-pub use caps::{CAPABILITIES, CapPlan};
+pub use caps::CapPlan;
 pub use cgroups::{CgroupContext, cgroup_plan};
 pub use devices::{DevicePlan, device_plans, device_rules};
 pub use mounts::{Detached, Fresh, MountKind, MountPlan, inside};

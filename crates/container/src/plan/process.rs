@@ -3,8 +3,8 @@
 use super::TerminalPlan;
 use super::caps::{CapPlan, cap_plan};
 use crate::error::{Error, Names};
-use carrack_spec::ContainerId;
 use carrack_spec::runtime::{IoPriority, Linux, MemoryPolicy, Personality, Process, Scheduler};
+use carrack_spec::{ContainerId, defaults};
 use carrack_sys::cred::CapBits;
 use carrack_sys::exec::CVec;
 use carrack_sys::sched::{BitSet, SchedAttr};
@@ -14,8 +14,6 @@ use std::collections::hash_map::Entry;
 use std::ffi::CString;
 use std::os::fd::OwnedFd;
 
-/// `PATH` of a process that has none.
-const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// CAP_SYS_RESOURCE.
 const CAP_SYS_RESOURCE: u32 = 24;
 
@@ -259,7 +257,7 @@ fn candidates(program: &str, env: &[CString]) -> Result<Vec<CString>, Error> {
         .iter()
         .rev()
         .find_map(|variable| variable.to_bytes().strip_prefix(b"PATH="));
-    let path = path.map_or(DEFAULT_PATH.into(), String::from_utf8_lossy);
+    let path = path.map_or(defaults::PATH.into(), String::from_utf8_lossy);
     path.split(':')
         .map(|directory| match directory {
             // An empty element is the working directory, which other runtimes do not search either.

@@ -3,20 +3,19 @@
 //! What needs the machine (users looked up in the image, the profile's text, device nodes of a
 //! privileged container) comes in as [`Facts`]; the same input always gives the same document.
 
-mod defaults;
 mod seccomp;
 
-pub use defaults::ALL_CAPABILITIES;
 pub use seccomp::profile as default_seccomp;
 
 use crate::request::{Capability, Network, RunRequest, SeccompChoice};
 use crate::user::Identity;
+use carrack_spec::capability;
+use carrack_spec::defaults::{self, Fit};
 use carrack_spec::image::ImageConfig;
 use carrack_spec::runtime::{
     Capabilities, Cpu, Device, DeviceRule, Linux, Memory, Mount, Namespace, NamespaceKind,
     OCI_VERSION, Pids, Process, Resources, Root, Seccomp, Spec, parse_json,
 };
-use defaults::mount;
 use serde_json::value::{RawValue, to_raw_value};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -177,7 +176,10 @@ fn environment(
     facts: &Facts,
     hostname: &str,
 ) -> Result<Vec<String>, ComposeError> {
-    let mut env: Vec<String> = vec![defaults::PATH.to_owned(), format!("HOSTNAME={hostname}")];
+    let mut env: Vec<String> = vec![
+        format!("PATH={}", defaults::PATH),
+        format!("HOSTNAME={hostname}"),
+    ];
     if request.terminal.is_some() {
         env.push("TERM=xterm".to_owned());
     }
@@ -201,11 +203,11 @@ fn environment(
 /// Dropping comes before adding, so `--cap-drop ALL --cap-add X` leaves X alone.
 fn capabilities(request: &RunRequest) -> Vec<String> {
     let mut set: BTreeSet<&str> = match request.privileged {
-        true => ALL_CAPABILITIES.into(),
+        true => capability::NAMES.into(),
         false => defaults::CAPABILITIES.into(),
     };
     if request.cap_add.contains(&Capability::All) {
-        set.extend(ALL_CAPABILITIES);
+        set.extend(capability::NAMES);
     }
     for drop in &request.cap_drop {
         match drop {
@@ -279,11 +281,16 @@ fn namespaces(network: Network) -> Vec<Namespace> {
 /// The kernel's file systems first, then the files for `/etc`, then what the user asked for, in order
 /// of depth; a later mount at the same place stands for the earlier one.
 fn mounts(request: &RunRequest, facts: &Facts) -> Vec<Mount> {
-    let mut all = defaults::mounts(request.privileged);
+    let mut all = defaults::mounts(Fit {
+        own_sysfs: true,
+        own_ipc: true,
+        tty_group: true,
+        writable: request.privileged,
+    });
     if let Some(files) = &facts.files {
         for name in ["hostname", "hosts", "resolv.conf"] {
             let source = files.join(name);
-            all.push(mount(
+            all.push(Mount::new(
                 &format!("/etc/{name}"),
                 "bind",
                 &source.to_string_lossy(),
@@ -293,7 +300,7 @@ fn mounts(request: &RunRequest, facts: &Facts) -> Vec<Mount> {
     }
     let mut wanted: Vec<Mount> = Vec::new();
     for tmpfs in &request.tmpfs {
-        let mut m = mount(
+        let mut m = Mount::new(
             &tmpfs.destination,
             "tmpfs",
             "tmpfs",
@@ -303,7 +310,7 @@ fn mounts(request: &RunRequest, facts: &Facts) -> Vec<Mount> {
         wanted.push(m);
     }
     for volume in &request.volumes {
-        let mut m = mount(
+        let mut m = Mount::new(
             &volume.destination,
             "bind",
             &volume.source.to_string_lossy(),
@@ -331,13 +338,17 @@ fn mounts(request: &RunRequest, facts: &Facts) -> Vec<Mount> {
 
 fn resources(request: &RunRequest) -> Resources {
     let limits = &request.limits;
+    let everything = DeviceRule {
+        allow: request.privileged,
+        access: "rwm".to_owned(),
+        ..DeviceRule::default()
+    };
     let devices = match request.privileged {
-        true => vec![DeviceRule {
-            allow: true,
-            access: "rwm".to_owned(),
-            ..DeviceRule::default()
-        }],
-        false => defaults::device_rules(),
+        true => vec![everything],
+        false => [everything]
+            .into_iter()
+            .chain(defaults::device_rules())
+            .collect(),
     };
     let cpu = (limits.cpu_millis.is_some() || limits.cpu_shares.is_some()).then(|| Cpu {
         shares: limits.cpu_shares,

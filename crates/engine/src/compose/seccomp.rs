@@ -215,10 +215,7 @@ mod tests {
 
     #[test]
     fn a_call_has_one_unconditional_answer() {
-        let every: Vec<String> = super::super::defaults::ALL_CAPABILITIES
-            .iter()
-            .map(|c| (*c).into())
-            .collect();
+        let every: Vec<String> = carrack_spec::capability::NAMES.map(str::to_owned).to_vec();
         for capabilities in [Vec::new(), every] {
             let profile = profile(&capabilities);
             let mut seen = std::collections::BTreeSet::new();

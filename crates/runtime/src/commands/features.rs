@@ -5,6 +5,7 @@ use crate::context::Context;
 use crate::failure::Failure;
 use crate::output;
 use carrack_container::facts;
+use carrack_spec::capability;
 use carrack_spec::runtime::{
     CgroupFeatures, Enabled, Features, IntelRdtFeatures, LinuxFeatures, MemoryPolicyFeatures,
     MountExtensions, OCI_VERSION, SeccompFeatures,
@@ -74,7 +75,7 @@ fn linux() -> LinuxFeatures {
     let yes = Enabled { enabled: true };
     LinuxFeatures {
         namespaces: names(NAMESPACES),
-        capabilities: facts::CAPABILITIES.map(str::to_owned).to_vec(),
+        capabilities: capability::NAMES.map(str::to_owned).to_vec(),
         cgroup: Some(CgroupFeatures {
             v1: true,
             v2: true,

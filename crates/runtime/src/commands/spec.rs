@@ -4,6 +4,7 @@ use crate::args::{Arity, Command, Flag};
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::output;
+use carrack_spec::defaults::{self, Fit};
 use carrack_spec::runtime::*;
 use std::fs::OpenOptions;
 use std::io::{ErrorKind, Write};
@@ -37,7 +38,7 @@ pub static COMMAND: Command = Command {
 
 /// Capabilities of the example's process.
 const CAPABILITIES: [&str; 3] = ["CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE"];
-/// Files of procfs and sysfs that tell or change too much.
+/// What the example masks: runc's list, shorter than the default of the engines.
 const MASKED: [&str; 10] = [
     "/proc/acpi",
     "/proc/asound",
@@ -50,15 +51,6 @@ const MASKED: [&str; 10] = [
     "/sys/firmware",
     "/proc/scsi",
 ];
-/// Parts of procfs that only the host may write.
-const READONLY: [&str; 5] = [
-    "/proc/bus",
-    "/proc/fs",
-    "/proc/irq",
-    "/proc/sys",
-    "/proc/sysrq-trigger",
-];
-
 fn run(context: &Context) -> Result<u8, Failure> {
     let directory = context
         .matches
@@ -109,10 +101,7 @@ fn process() -> Process {
     Process {
         terminal: true,
         args: strings(["sh"]),
-        env: strings([
-            "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-            "TERM=xterm",
-        ]),
+        env: vec![format!("PATH={}", defaults::PATH), "TERM=xterm".to_owned()],
         cwd: "/".into(),
         capabilities: Some(Capabilities {
             bounding: capabilities.clone(),
@@ -130,44 +119,18 @@ fn process() -> Process {
     }
 }
 
+/// The usual ones; people who edit the example find no options at `/proc`, as runc has it.
 fn mounts() -> Vec<Mount> {
-    let mount = |destination: &str, kind: &str, source: &str, options: &str| Mount {
-        destination: destination.into(),
-        kind: kind.into(),
-        source: source.into(),
-        options: options.split_terminator(',').map(str::to_owned).collect(),
-        ..Mount::default()
-    };
-    let safe = "nosuid,noexec,nodev";
-    vec![
-        mount("/proc", "proc", "proc", ""),
-        mount(
-            "/dev",
-            "tmpfs",
-            "tmpfs",
-            "nosuid,strictatime,mode=755,size=65536k",
-        ),
-        mount(
-            "/dev/pts",
-            "devpts",
-            "devpts",
-            "nosuid,noexec,newinstance,ptmxmode=0666,mode=0620,gid=5",
-        ),
-        mount(
-            "/dev/shm",
-            "tmpfs",
-            "shm",
-            &format!("{safe},mode=1777,size=65536k"),
-        ),
-        mount("/dev/mqueue", "mqueue", "mqueue", safe),
-        mount("/sys", "sysfs", "sysfs", &format!("{safe},ro")),
-        mount(
-            "/sys/fs/cgroup",
-            "cgroup",
-            "cgroup",
-            &format!("{safe},relatime,ro"),
-        ),
-    ]
+    let mut mounts = defaults::mounts(Fit {
+        own_sysfs: true,
+        own_ipc: true,
+        tty_group: true,
+        writable: false,
+    });
+    for mount in mounts.iter_mut().filter(|mount| mount.kind == "proc") {
+        mount.options.clear();
+    }
+    mounts
 }
 
 fn linux(unified: bool) -> Linux {
@@ -187,7 +150,7 @@ fn linux(unified: bool) -> Linux {
             ..Resources::default()
         }),
         masked_paths: strings(MASKED),
-        readonly_paths: strings(READONLY),
+        readonly_paths: strings(defaults::READONLY_PATHS),
         ..Linux::default()
     }
 }

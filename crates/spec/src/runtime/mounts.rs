@@ -34,3 +34,16 @@ pub struct Mount {
     )]
     pub gid_mappings: Vec<IdMapping>,
 }
+
+impl Mount {
+    /// A mount from its parts.
+    pub fn new(destination: &str, kind: &str, source: &str, options: &[&str]) -> Self {
+        Self {
+            destination: destination.to_owned(),
+            kind: kind.to_owned(),
+            source: source.to_owned(),
+            options: options.iter().map(|&option| option.to_owned()).collect(),
+            ..Self::default()
+        }
+    }
+}
