@@ -64,6 +64,11 @@ pub const TESTS: [Package; 17] = [
         "/usr/bin/umoci",
         "unpacking an image into a bundle",
     ),
+    package(
+        "erofs-utils",
+        "/usr/bin/fsck.erofs",
+        "the oracle for EROFS images",
+    ),
     package("podman", "/usr/bin/podman", "a real client of the runtime"),
     package(
         "containerd",

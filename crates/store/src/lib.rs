@@ -33,6 +33,7 @@ mod archive;
 mod blobs;
 mod containers;
 mod digesting;
+pub mod erofs;
 mod extract;
 mod images;
 mod layers;
