@@ -6,7 +6,6 @@ use super::{CheckpointOptions, DESCRIPTORS, config_file, mounts};
 use crate::error::{Error, Names};
 use crate::runtime::Container;
 use crate::{procfs, validate};
-use carrack_cgroup::Layout;
 use carrack_spec::runtime::{NamespaceKind, Spec, Status};
 use rustix::fs::{Mode, OFlags};
 use std::fs::File;
@@ -90,14 +89,9 @@ impl Container {
     }
 
     fn name_mounts(&self, spec: &Spec, request: &mut Options) -> Result<(), Error> {
-        let layout = Layout::detect()?;
+        let cgroups = self.cgroup()?.mounts_for_container();
         let root = mounts::Root::open(self.record.rootfs())?;
-        let external = mounts::external(
-            spec,
-            self.record.bundle(),
-            &layout,
-            &self.record.cgroup_paths,
-        )?;
+        let external = mounts::external(spec, self.record.bundle(), &cgroups)?;
         for mount in external {
             let name = root.name(&mount.destination);
             request.mounts.push((name.clone(), name));

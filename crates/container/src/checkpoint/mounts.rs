@@ -10,10 +10,9 @@ use crate::init::inroot;
 use crate::plan::options::{self, libc_ms as ms};
 use crate::plan::{self, MountKind, Source};
 use crate::validate;
-use carrack_cgroup::Layout;
+use carrack_cgroup::ContainerMounts;
 use carrack_spec::runtime::{Mount, NamespaceKind, Spec};
 use rustix::fs::{CWD, Mode, OFlags};
-use std::collections::BTreeMap;
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -73,13 +72,11 @@ pub fn sort(mount: &Mount, index: usize) -> Result<Sort, Error> {
 pub fn external(
     spec: &Spec,
     bundle: &Path,
-    layout: &Layout,
-    cgroups: &BTreeMap<String, String>,
+    cgroups: &ContainerMounts,
 ) -> Result<Vec<External>, Error> {
     let linux = spec.linux.as_ref();
     let context = plan::CgroupContext {
-        mode: layout.mode(),
-        paths: cgroups,
+        mounts: cgroups,
         namespace: linux.is_some_and(|linux| validate::has(linux, NamespaceKind::Cgroup)),
         privileged: false,
     };

@@ -126,7 +126,7 @@ impl Restorer<'_> {
         std::fs::create_dir(&root).map_err(|e| Error::path("cannot make", &root, e))?;
         let root =
             std::fs::canonicalize(&root).map_err(|e| Error::path("cannot find", &root, e))?;
-        let mut request = self.request(&options, &layout, &record)?;
+        let mut request = self.request(&options, group, &record)?;
         request.root = root.to_string_lossy().into_owned();
         let mut names = Names::default();
         let own = userns::own_caps();
@@ -214,7 +214,7 @@ impl Restorer<'_> {
     fn request(
         &self,
         options: &RestoreOptions,
-        layout: &Layout,
+        group: &Group,
         record: &Record,
     ) -> Result<Options, Error> {
         let mut request = self.directories.options(&options.criu, LOG);
@@ -225,12 +225,8 @@ impl Restorer<'_> {
         request.lsm_mount_context = options.lsm_mount_context.clone();
         request.config = config_file(&self.maker.spec.annotations);
         let root = mounts::Root::open(record.rootfs())?;
-        let external = mounts::external(
-            self.maker.spec,
-            self.maker.bundle,
-            layout,
-            &record.cgroup_paths,
-        )?;
+        let cgroups = group.mounts_for_container();
+        let external = mounts::external(self.maker.spec, self.maker.bundle, &cgroups)?;
         for mount in external {
             request
                 .mounts

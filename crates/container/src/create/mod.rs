@@ -165,7 +165,6 @@ impl Maker<'_> {
             maker: self,
             linux,
             group,
-            mode: layout.mode(),
             mapping: userns::mapping(&linux.uid_mappings, &linux.gid_mappings, own),
             own,
             streams: &record.external_descriptors,

@@ -12,7 +12,7 @@ use crate::plan::{self, InitPlan, ProcessPlan, RootfsPlan};
 use crate::record::StateDir;
 use crate::userns::{self, Mapping};
 use crate::{filter, hooks, passwd, rdt, seed, validate};
-use carrack_cgroup::{Group, Mode};
+use carrack_cgroup::Group;
 use carrack_seccomp::Program;
 use carrack_spec::runtime::{Hook, Linux, NamespaceKind, Seccomp, Spec};
 use carrack_sys::clone::ns;
@@ -24,8 +24,6 @@ pub struct Planner<'a, 'l> {
     pub maker: &'a Maker<'a>,
     pub linux: &'l Linux,
     pub group: &'a Group,
-    /// How the host has its cgroups.
-    pub mode: Mode,
     /// Which way id maps are written.
     pub mapping: Mapping,
     /// The caller's effective capabilities.
@@ -130,10 +128,9 @@ impl<'l> Planner<'_, 'l> {
     }
 
     fn cgroup_mounts(&self) -> Result<Vec<plan::CgroupMounts>, Error> {
-        let paths = self.group.paths();
+        let mounts = self.group.mounts_for_container();
         let context = plan::CgroupContext {
-            mode: self.mode,
-            paths: &paths,
+            mounts: &mounts,
             namespace: validate::has(self.linux, NamespaceKind::Cgroup),
             privileged: userns::is_admin(self.own),
         };

@@ -11,20 +11,22 @@ use super::mounts::{Detached, MountKind, MountPlan, inside};
 use super::options::{self, Options, libc_ms as ms};
 use super::process::c_string;
 use crate::error::Error;
-use carrack_cgroup::Mode;
+use carrack_cgroup::{ContainerMounts, HierarchyMount};
 use carrack_spec::runtime::Mount;
 use carrack_sys::mount::{MountAttr, clone_tree, mount_setattr};
 use rustix::fs::CWD;
-use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+/// The file system type of v2.
+const V2: &str = "cgroup2";
 
 /// What is known about the container's cgroups.
 pub struct CgroupContext<'a> {
-    /// How the host has its hierarchies.
-    pub mode: Mode,
-    /// The container's directories by controller; the empty name is v2.
-    pub paths: &'a BTreeMap<String, String>,
+    /// The container's hierarchies.
+    pub mounts: &'a ContainerMounts,
     /// The container has a cgroup namespace of its own.
     pub namespace: bool,
     /// The caller may clone mounts in its own namespace.
@@ -45,9 +47,8 @@ pub fn cgroup_plan(
         options: &options,
         context,
     };
-    if mount.kind == "cgroup2" || context.mode == Mode::Unified {
-        let plan = builder.hierarchy(&destination, "", context.paths.get(""))?;
-        return Ok((vec![plan], None));
+    if mount.kind == "cgroup2" || !context.mounts.tmpfs {
+        return Ok((vec![builder.unified(&destination)?], None));
     }
     let plans = builder.gathering(&destination)?;
     let late = (options.flags & ms::RDONLY != 0)
@@ -76,31 +77,26 @@ impl Builder<'_> {
 
     /// The small tmpfs that the hierarchies of v1 gather in, and what follows it.
     fn gathering(&self, destination: &str) -> Result<Vec<MountPlan>, Error> {
-        let mut directories: BTreeMap<&String, Vec<&str>> = BTreeMap::new();
-        for (controller, directory) in self.context.paths {
-            directories.entry(directory).or_default().push(controller);
-        }
-        let (mut below, mut links, mut binds) = (Vec::new(), Vec::new(), Vec::new());
-        for (directory, controllers) in directories {
-            // The hierarchy's directory is named as hosts name it: `cpu,cpuacct`, `systemd`, `unified`.
-            let joined = controllers.join(",");
-            let name = match joined.as_str() {
-                "" => "unified",
-                name => name.strip_prefix("name=").unwrap_or(name),
-            };
+        let (mut below, mut binds) = (Vec::new(), Vec::new());
+        for hierarchy in &self.context.mounts.hierarchies {
+            let name = &hierarchy.name;
             if self.context.namespace {
-                let (kind, data) = self.file_system(&joined)?;
+                let kind = c_string(hierarchy.fs_type, self.field)?;
+                let data = match hierarchy.data.as_str() {
+                    "" => None,
+                    data => Some(c_string(data, self.field)?),
+                };
                 below.push((c_string(name, self.field)?, kind, data));
             } else {
-                binds.push(self.bind(&format!("{destination}/{name}"), directory)?);
-            }
-            for controller in controllers.iter().filter(|_| controllers.len() > 1) {
-                links.push((
-                    c_string(controller, self.field)?,
-                    c_string(name, self.field)?,
-                ));
+                let place = format!("{destination}/{name}");
+                binds.push(self.bind(&place, &hierarchy.source)?);
             }
         }
+        let links = self.context.mounts.links.iter().map(|link| {
+            let name = c_string(&link.name, self.field)?;
+            Ok((name, c_string(&link.target, self.field)?))
+        });
+        let links = links.collect::<Result<_, Error>>()?;
         let kind = MountKind::Gather {
             flags: self.options.flags,
             below,
@@ -111,29 +107,26 @@ impl Builder<'_> {
         Ok(plans)
     }
 
-    fn hierarchy(
-        &self,
-        destination: &str,
-        controllers: &str,
-        directory: Option<&String>,
-    ) -> Result<MountPlan, Error> {
+    /// The v2 hierarchy by itself, also for a container that is in none of its cgroups.
+    fn unified(&self, destination: &str) -> Result<MountPlan, Error> {
+        let of_v2 = |h: &&HierarchyMount| h.fs_type == V2;
+        let own = self.context.mounts.hierarchies.iter().find(of_v2);
         if !self.context.namespace
-            && let Some(directory) = directory
+            && let Some(own) = own
         {
-            return self.bind(destination, directory);
+            return self.bind(destination, &own.source);
         }
-        let (kind, data) = self.file_system(controllers)?;
         // Where the host's v2 is seen at the same place already (`/sys` bound without rights),
         // mount(2) refuses to put it on itself, and only a detached mount can go there.
-        let detached = controllers.is_empty().then(|| Detached {
+        let detached = Some(Detached {
             options: Vec::new(),
             attr: self.options.attributes().set,
         });
         let kind = MountKind::FileSystem {
-            kind,
+            kind: c_string(V2, self.field)?,
             source: c"cgroup".to_owned(),
             flags: self.options.flags,
-            data,
+            data: None,
             detached,
             copy_up: false,
             keep_mode: false,
@@ -142,11 +135,12 @@ impl Builder<'_> {
         self.plan(destination, kind)
     }
 
-    fn bind(&self, destination: &str, directory: &str) -> Result<MountPlan, Error> {
-        let path = c_string(directory, self.field)?;
+    fn bind(&self, destination: &str, directory: &Path) -> Result<MountPlan, Error> {
+        let path = CString::new(directory.as_os_str().as_bytes())
+            .map_err(|_| Error::invalid(self.field, "the cgroup's path contains a NUL byte"))?;
         let attr = self.options.attributes();
         let source = if self.context.privileged {
-            let failed = |e| Error::system(format!("cannot open the cgroup {directory}"), e);
+            let failed = |e| Error::path("cannot open the cgroup", directory, e);
             let tree = clone_tree(CWD, &path, false).map_err(failed)?;
             let attr = MountAttr {
                 propagation: ms::SLAVE,
@@ -166,59 +160,69 @@ impl Builder<'_> {
             },
         )
     }
-
-    /// Type and data of a hierarchy's file system.
-    fn file_system(&self, controllers: &str) -> Result<(CString, Option<CString>), Error> {
-        if controllers.is_empty() {
-            return Ok((c"cgroup2".to_owned(), None));
-        }
-        let data = match controllers.strip_prefix("name=") {
-            Some(_) => format!("none,{controllers}"),
-            None => controllers.to_owned(),
-        };
-        Ok((c"cgroup".to_owned(), Some(c_string(&data, self.field)?)))
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn plans(mode: Mode, paths: &[(&str, &str)], namespace: bool) -> Vec<MountPlan> {
-        let paths = paths
-            .iter()
-            .map(|(a, b)| (a.to_string(), b.to_string()))
-            .collect();
-        let mount = Mount {
-            destination: "/sys/fs/cgroup".into(),
-            kind: "cgroup".into(),
-            options: vec!["ro".into()],
-            ..Mount::default()
-        };
+    use carrack_cgroup::Link;
+
+    fn plans(mounts: &ContainerMounts, kind: &str, namespace: bool) -> Vec<MountPlan> {
+        let mount = Mount::new("/sys/fs/cgroup", kind, "cgroup", &["ro"]);
         let context = CgroupContext {
-            mode,
-            paths: &paths,
+            mounts,
             namespace,
             privileged: false,
         };
         cgroup_plan(&mount, 0, &context).unwrap().0
     }
 
-    #[test]
-    fn v2_is_one_mount() {
-        let plans = plans(Mode::Unified, &[("", "/sys/fs/cgroup/x")], true);
-        assert_eq!(plans.len(), 1);
-        assert_eq!(plans[0].destination.as_c_str(), c"sys/fs/cgroup");
+    fn hierarchy(name: &str, fs_type: &'static str, data: &str) -> HierarchyMount {
+        HierarchyMount {
+            name: name.into(),
+            fs_type,
+            data: data.into(),
+            source: format!("/h/{name}/x").into(),
+        }
+    }
+
+    fn hybrid() -> ContainerMounts {
+        ContainerMounts {
+            tmpfs: true,
+            hierarchies: vec![
+                hierarchy("cpu,cpuacct", "cgroup", "cpu,cpuacct"),
+                hierarchy("systemd", "cgroup", "name=systemd"),
+                hierarchy("unified", V2, ""),
+            ],
+            links: vec![Link {
+                name: "cpu".into(),
+                target: "cpu,cpuacct".into(),
+            }],
+        }
     }
 
     #[test]
-    fn shared_hierarchies_get_links() {
-        let paths = [
-            ("cpu", "/h/cpu/x"),
-            ("cpuacct", "/h/cpu/x"),
-            ("name=systemd", "/h/systemd/x"),
-        ];
-        let plans = plans(Mode::Legacy, &paths, false);
+    fn v2_is_one_mount() {
+        let v2 = ContainerMounts {
+            tmpfs: false,
+            hierarchies: vec![hierarchy("", V2, "")],
+            links: Vec::new(),
+        };
+        for (mounts, kind) in [(&v2, "cgroup"), (&v2, "cgroup2"), (&hybrid(), "cgroup2")] {
+            for namespace in [true, false] {
+                let plans = plans(mounts, kind, namespace);
+                assert_eq!(plans.len(), 1);
+                assert_eq!(plans[0].destination.as_c_str(), c"sys/fs/cgroup");
+                let bound = matches!(plans[0].kind, MountKind::Bind { .. });
+                assert_eq!(bound, !namespace);
+            }
+        }
+    }
+
+    #[test]
+    fn hierarchies_are_bound_beside_each_other() {
+        let plans = plans(&hybrid(), "cgroup", false);
         let names: Vec<_> = plans
             .iter()
             .map(|p| p.destination.to_str().unwrap())
@@ -228,12 +232,27 @@ mod tests {
             [
                 "sys/fs/cgroup",
                 "sys/fs/cgroup/cpu,cpuacct",
-                "sys/fs/cgroup/systemd"
+                "sys/fs/cgroup/systemd",
+                "sys/fs/cgroup/unified"
             ]
         );
-        let MountKind::Gather { links, .. } = &plans[0].kind else {
+        let MountKind::Gather { links, below, .. } = &plans[0].kind else {
             panic!()
         };
-        assert_eq!(links.len(), 2);
+        assert_eq!(links[..], [(c"cpu".to_owned(), c"cpu,cpuacct".to_owned())]);
+        assert!(below.is_empty());
+    }
+
+    #[test]
+    fn a_namespace_mounts_them_anew() {
+        let plans = plans(&hybrid(), "cgroup", true);
+        assert_eq!(plans.len(), 1);
+        let MountKind::Gather { below, .. } = &plans[0].kind else {
+            panic!()
+        };
+        let unified = (c"unified".to_owned(), c"cgroup2".to_owned(), None);
+        assert_eq!(below.len(), 3);
+        assert_eq!(below[2], unified);
+        assert_eq!(below[1].2.as_deref(), Some(c"name=systemd"));
     }
 }
