@@ -21,7 +21,7 @@ const fn package(name: &'static str, file: &'static str, why: &'static str) -> P
 }
 
 /// What `make test` uses.
-pub const TESTS: [Package; 17] = [
+pub const TESTS: &[Package] = &[
     package(
         "busybox-static",
         "/usr/bin/busybox",
@@ -99,7 +99,7 @@ pub const TESTS: [Package; 17] = [
 ];
 
 /// What `make bench-runtime` uses besides the compiler.
-pub const BENCH: [Package; 6] = [
+pub const BENCH: &[Package] = &[
     package(
         "busybox-static",
         "/usr/bin/busybox",
@@ -113,7 +113,7 @@ pub const BENCH: [Package; 6] = [
 ];
 
 /// What `make test-vm` uses.
-pub const VM: [Package; 4] = [
+pub const VM: &[Package] = &[
     package(
         "qemu-system-x86",
         "/usr/bin/qemu-system-x86_64",

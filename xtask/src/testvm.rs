@@ -55,7 +55,7 @@ struct TestProgram {
 /// Boots and tests; true when nothing failed.
 pub fn run(root: &Path, args: &[String]) -> Result<bool> {
     let options = parse(args)?;
-    debian::ensure(&debian::VM)?;
+    debian::ensure(debian::VM)?;
     let programs = build_tests(root, &options)?;
     let disk = disk_dir();
     build_disk(root, &disk)?;

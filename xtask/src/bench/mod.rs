@@ -43,7 +43,7 @@ pub fn run(root: &Path, args: &[String]) -> Result<bool> {
     if !rustix::process::geteuid().is_root() {
         bail!("containers with cgroups are measured: run it as root");
     }
-    debian::ensure(&debian::BENCH)?;
+    debian::ensure(debian::BENCH)?;
     let bench = bundle::prepare(root)?;
     let mut contenders = contender::all(&bench, &options.runtime);
     contenders.retain(works);

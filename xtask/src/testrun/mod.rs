@@ -31,7 +31,7 @@ const RUN_MINUTES_MAX: u64 = 45;
 
 /// Runs the tests; true when nothing failed.
 pub fn run(root: &Path, args: &[String]) -> Result<bool> {
-    debian::ensure(&debian::TESTS)?;
+    debian::ensure(debian::TESTS)?;
     let audit = audit::Audit::begin()?;
     let mut counts = Counts::default();
     let finished = cargo_test(root, args, &audit, &mut counts)?;
