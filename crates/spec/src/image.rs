@@ -7,6 +7,7 @@
 //! crates (see `docs/dependencies.md`).
 
 use crate::Digest;
+pub use crate::platform::Platform;
 use crate::runtime::{ParseError, null_default, parse_json};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -112,53 +113,6 @@ impl Descriptor {
             platform: None,
             annotations: BTreeMap::new(),
         }
-    }
-}
-
-/// The machine that an image is made for.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Platform {
-    /// `GOARCH`, for example `amd64`.
-    pub architecture: String,
-    /// `GOOS`, for example `linux`.
-    pub os: String,
-    /// For example `v7`.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub variant: String,
-    /// Version of the operating system, for Windows.
-    #[serde(rename = "os.version", skip_serializing_if = "String::is_empty")]
-    pub os_version: String,
-    /// What the image needs of the operating system.
-    #[serde(
-        rename = "os.features",
-        skip_serializing_if = "Vec::is_empty",
-        deserialize_with = "null_default"
-    )]
-    pub os_features: Vec<String>,
-}
-
-impl Platform {
-    /// The platform of this build.
-    pub fn native() -> Self {
-        let architecture = match std::env::consts::ARCH {
-            "x86_64" => "amd64",
-            "x86" => "386",
-            "aarch64" => "arm64",
-            "loongarch64" => "loong64",
-            "powerpc64" if cfg!(target_endian = "little") => "ppc64le",
-            other => other,
-        };
-        Self {
-            architecture: architecture.to_owned(),
-            os: "linux".to_owned(),
-            ..Self::default()
-        }
-    }
-
-    /// Same operating system and architecture.
-    pub fn runs_on(&self, host: &Platform) -> bool {
-        self.os == host.os && self.architecture == host.architecture
     }
 }
 

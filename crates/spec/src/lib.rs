@@ -19,6 +19,7 @@ pub mod defaults;
 mod digest;
 mod id;
 pub mod image;
+pub mod platform;
 mod reference;
 pub mod runtime;
 
