@@ -109,7 +109,7 @@ impl Engine {
         } else if matches!(self.status(id.as_str()), ContainerStatus::Unknown) {
             self.delete_by_force(id.as_str());
         }
-        for path in [self.store.disk_path(&id), directory] {
+        for path in [self.store.snapshot_path(&id), directory] {
             match std::fs::remove_dir_all(&path) {
                 Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
                     return Err(EngineError::io("remove", path)(e));
@@ -155,7 +155,7 @@ impl Engine {
             }
         }
         self.store
-            .sweep_disks(&self.runroot, |id| self.directory(id).is_dir());
+            .sweep_snapshots(&self.runroot, |id| self.directory(id).is_dir());
         Ok(())
     }
 

@@ -2,7 +2,7 @@
 
 use crate::compose::ComposeError;
 use crate::user::UserError;
-use carrack_store::{ContainerDiskError, ImageError, LoadError, OverlayError, StoreError};
+use carrack_store::{ImageError, LoadError, SnapshotError, StoreError};
 use carrack_task::{FailureKind, TaskError};
 use std::path::PathBuf;
 
@@ -18,12 +18,9 @@ pub enum EngineError {
     /// The store cannot be used.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The writable layer cannot be made.
+    /// The writable layer cannot be made or mounted.
     #[error(transparent)]
-    Disk(#[from] ContainerDiskError),
-    /// The root file system cannot be mounted.
-    #[error("cannot make the container's root file system")]
-    Overlay(#[from] OverlayError),
+    Snapshot(#[from] SnapshotError),
     /// The user is unknown.
     #[error(transparent)]
     User(#[from] UserError),

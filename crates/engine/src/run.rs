@@ -72,7 +72,6 @@ impl Engine {
         };
         let mut rollback = Rollback::default();
         let making = lock(&self.runroot.join("lock"), FlockOperation::LockShared)?;
-        let held = self.store.share()?;
         let image = self.store.find_image(&request.image)?;
         let config = self.store.image_config(&image)?;
         let directory = self.directory(id.as_str());
@@ -85,11 +84,11 @@ impl Engine {
         let path = directory.join("lock");
         let alive = lock(&path, FlockOperation::NonBlockingLockExclusive)?
             .ok_or_else(|| EngineError::NameInUse(id.to_string()))?;
-        let disk = self.store.create_disk(&held, &id, &image, &self.runroot)?;
+        let disk = self.store.create_snapshot(&id, &image, &self.runroot)?;
         rollback.0.push(disk.path().to_owned());
-        drop((making, held));
+        drop(making);
 
-        let root = disk.mount(request.remove)?;
+        let root = disk.mount(request.remove, None)?;
         let files = Databases::read(root.as_fd())?;
         let wanted = request.user.as_deref().unwrap_or(&config.config.user);
         let facts = Facts {

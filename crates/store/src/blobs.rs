@@ -1,7 +1,9 @@
 //! Blobs: small documents by their digest, verified while they are copied in and when they are read.
 
 use crate::digesting::digest_of;
-use crate::store::{Shared, Store, StoreError, write_durably};
+use crate::durable;
+use crate::lease::Lease;
+use crate::store::{Store, StoreError};
 use carrack_spec::image::DOCUMENT_BYTES_MAX;
 use carrack_spec::{Algorithm, Digest};
 use std::io::Read;
@@ -57,17 +59,30 @@ pub(crate) fn verify(wanted: &Digest, bytes: &[u8]) -> Result<(), BlobError> {
 }
 
 impl Store {
-    /// Keeps a document under its digest.
+    /// Keeps a document under its digest, protected by `lease`.
     ///
     /// # Errors
     /// [`BlobError`]; the store is unchanged then.
-    pub fn put_blob(&self, held: &Shared, digest: &Digest, bytes: &[u8]) -> Result<(), BlobError> {
+    pub fn put_blob(&self, lease: &Lease, digest: &Digest, bytes: &[u8]) -> Result<(), BlobError> {
+        if bytes.len() > DOCUMENT_BYTES_MAX {
+            return Err(BlobError::TooLarge(digest.clone()));
+        }
         verify(digest, bytes)?;
-        let path = self.blob_path(digest);
-        if path.exists() {
+        if lease.protect_blob(digest)? {
             return Ok(());
         }
-        Ok(write_durably(self.temporary(held), &path, bytes)?)
+        let (temporary, path) = (lease.temporary(), self.blob_path(digest));
+        durable::prepare(&temporary, bytes)?;
+        let held = self.committing()?;
+        lease.announce("blob", digest)?;
+        std::fs::rename(&temporary, &path).map_err(StoreError::io("put in place", &path))?;
+        drop(held);
+        Ok(path.parent().map_or(Ok(()), durable::sync_directory)?)
+    }
+
+    /// True when the store has the document. Only a lease or an image keeps it there.
+    pub fn has_blob(&self, digest: &Digest) -> bool {
+        self.blob_path(digest).is_file()
     }
 
     /// Reads a document and verifies it.

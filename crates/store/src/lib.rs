@@ -1,56 +1,76 @@
 //! Images and the file systems of containers, on disk.
 //!
-//! # Layout
+//! # Layout, version 2
 //!
 //! ```text
 //! ROOT/                    mode 0700
-//!   lock                   flock: see "Locks"
-//!   tmp/                   everything unfinished; emptied by the next user who is alone
-//!   blobs/sha256/HEX       manifests and image configurations, verified while copied
-//!   layers/HEX/            one layer, named by its diff id (sha256): fs/ unpacked, info.json
+//!   format                 "carrack-store 2", and the driver that keeps the layers
+//!   lock                   flock, the meta lock: see the head of `store`
+//!   leases/ID              one for each running user of the store: see the head of `lease`
+//!   tmp/ID/                what is unfinished, or being removed, of that lease
+//!   ingests/KEY            flock: whose turn it is to take that layer in
+//!   blobs/sha256/HEX       indexes, manifests, configurations; verified when written and when read
+//!   layers/HEX/            one unpacked layer, by diff id: see the heads of `layers` and the drivers
 //!   images/HEX.json        one record a reference, named by the sha256 of the reference
-//!   containers/ID/         record.json, upper/, work/: the writable layer of one container
+//!   snapshots/ID/          record.json, upper/, work/: the writable layer of one container
+//!   empty/                 an empty directory
+//!   objects/ trees/        for drivers that share things between layers
 //! ```
 //!
-//! A layer is kept unpacked only: its compressed form is read once, from where it comes.
+//! Nothing is kept twice: a layer is kept unpacked only, and its tar stream is made again from its
+//! files when somebody wants it (see `recipe`).
 //!
 //! # Order, and what a crash leaves
 //!
-//! 1. Blobs: temporary file, fsync, rename, fsync of the directory.
-//! 2. Layers: unpacked under `tmp/`; after the last one `syncfs`, then one rename each.
-//! 3. The image record: temporary file, fsync, rename, fsync of the directory.
+//! 1. Documents: temporary file, fsync, rename, fsync of the directory.
+//! 2. Layers: unpacked under `tmp/`, syncfs, rename, fsync of the directory.
+//! 3. The image record, in the same way, last.
 //!
 //! A record is therefore never seen before what it names. A kill or power cut leaves unfinished things
-//! in `tmp/` (emptied later) and perhaps blobs and layers without a record (used by the next load of
-//! the same image, or removed with the next image).
+//! under `tmp/` (removed with the dead owner's lease when the store is next opened) and perhaps
+//! documents and layers without a record, which the next try of the same image uses, or the next
+//! garbage collection removes.
 //!
-//! # Locks
+//! # Protection and removal
 //!
-//! Who uses `tmp/` or relies on layers to stay holds `lock` shared ([`Store::share`]). Who removes
-//! images or layers holds it exclusively ([`Store::exclude`]). No other lock is taken under it.
+//! Who relies on something writes it into its lease, under the meta lock (shared); who removes looks
+//! at records and living leases under the meta lock (exclusive) and only renames while holding it. The
+//! lock is never held over anything that takes longer. The turn of an ingest is taken before the meta
+//! lock, never under it.
 
 mod archive;
 mod blobs;
-mod containers;
 mod digesting;
+mod driver;
+mod durable;
 pub mod erofs;
-mod extract;
+mod gc;
 mod images;
+mod ingest;
 mod layers;
+mod lease;
 mod load;
 mod overlay;
+mod recipe;
+mod snapshots;
 mod store;
 pub mod tar;
+mod unpack;
 mod write;
 
 pub use archive::ArchiveError;
 pub use blobs::BlobError;
-pub use containers::{ContainerDisk, ContainerDiskError, DiskRecord};
 pub use digesting::Digesting;
-pub use extract::{ExtractError, Extracted, extract};
-pub use images::{ImageError, ImageRecord};
-pub use layers::LayerError;
+pub use driver::{Contents, Driver, DriverError, MountRequest, RootAttributes, Unpack, Upper};
+pub use gc::Reclaimed;
+pub use images::{ImageError, ImageRecord, Removed};
+pub use ingest::{Ingested, LayerSource, Progress};
+pub use layers::{LayerError, LayerInfo};
+pub use lease::Lease;
 pub use load::{LoadError, LoadOptions, Loaded};
-pub use overlay::{OverlayError, mount_overlay};
-pub use store::{Exclusive, Shared, Store, StoreError};
+pub use overlay::OverlayError;
+pub use recipe::{Recipe, Step};
+pub use snapshots::{Snapshot, SnapshotError, SnapshotRecord};
+pub use store::{DriverKind, Store, StoreError, UnknownDriver};
+pub use unpack::ExtractError;
 pub use write::{Compression, ImageWriter};

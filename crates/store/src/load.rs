@@ -8,16 +8,19 @@
 use crate::archive::{Archive, ArchiveError};
 use crate::blobs::{BlobError, verify};
 use crate::digesting::digest_of;
+use crate::images::ImageError;
 use crate::images::ImageRecord;
-use crate::layers::{LayerError, Prepared};
-use crate::store::{Shared, Store, StoreError};
+use crate::ingest::{Ingested, LayerSource};
+use crate::layers::LayerError;
+use crate::lease::Lease;
+use crate::store::{Store, StoreError};
 use carrack_spec::image::{
     self, ArchiveImage, DOCUMENT_BYTES_MAX, Descriptor, ImageConfig, Index, Manifest, Platform,
 };
 use carrack_spec::runtime::ParseError;
 use carrack_spec::{Algorithm, Digest, Reference, ReferenceError};
 use serde::de::DeserializeOwned;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Mutex;
 
@@ -97,12 +100,18 @@ pub enum LoadError {
         /// In the configuration.
         diff_ids: usize,
     },
+    /// A manifest for an image without one cannot be made.
+    #[error("cannot make a manifest for the image")]
+    Manifest(#[source] std::io::Error),
     /// Too many images, or indexes nested too deeply.
     #[error("the archive has too many images or indexes within indexes")]
     TooMany,
     /// A document does not have the digest it is named by.
     #[error(transparent)]
     Blob(#[from] BlobError),
+    /// An image cannot be kept.
+    #[error(transparent)]
+    Image(#[from] ImageError),
     /// A layer cannot be stored.
     #[error(transparent)]
     Layer(#[from] LayerError),
@@ -117,8 +126,8 @@ struct Plan {
     config_bytes: Vec<u8>,
     config: ImageConfig,
     manifest_bytes: Option<Vec<u8>>,
-    /// Path in the archive and digest as it lies there, in the order of the configuration's diff ids.
-    layers: Vec<(String, Option<Digest>)>,
+    /// Path in the archive and the descriptor that names it, in the order of the configuration's diff ids.
+    layers: Vec<(String, Option<Descriptor>)>,
 }
 
 impl Store {
@@ -127,7 +136,7 @@ impl Store {
     /// # Errors
     /// [`LoadError`]; images before the bad one stay loaded, nothing of the bad one appears.
     pub fn load(&self, options: &LoadOptions) -> Result<Vec<Loaded>, LoadError> {
-        let held = self.share()?;
+        let lease = self.lease()?;
         let archive = Archive::open(self, options.path.as_deref())?;
         let mut plans = match (archive.has("manifest.json"), archive.has("index.json")) {
             (true, _) => docker_plans(&archive)?,
@@ -142,66 +151,77 @@ impl Store {
         }
         plans
             .iter()
-            .map(|plan| self.carry_out(&held, &archive, plan))
+            .map(|plan| self.carry_out(&lease, &archive, plan))
             .collect()
     }
 
     fn carry_out(
         &self,
-        held: &Shared,
+        lease: &Lease,
         archive: &Archive,
         plan: &Plan,
     ) -> Result<Loaded, LoadError> {
-        let diff_ids = &plan.config.rootfs.diff_ids;
         let id = digest_of(&plan.config_bytes);
-        self.put_blob(held, &id, &plan.config_bytes)?;
-        let manifest = plan.manifest_bytes.as_deref().map(digest_of);
-        if let (Some(digest), Some(bytes)) = (&manifest, &plan.manifest_bytes) {
-            self.put_blob(held, digest, bytes)?;
-        }
-        let prepared = self.unpack_missing(held, archive, plan)?;
-        let unpacked = prepared.len();
-        self.commit_layers(prepared)?;
-        let distinct: BTreeSet<_> = diff_ids.iter().collect();
-        let shared = distinct.len() - unpacked;
-        let size = distinct.iter().map(|id| self.layer_bytes(id)).sum();
-        let record =
-            |name| ImageRecord::new(name, id.clone(), manifest.clone(), diff_ids.clone(), size);
+        self.put_blob(lease, &id, &plan.config_bytes)?;
+        let layers = self.ingest_all(lease, archive, plan)?;
+        let manifest = match &plan.manifest_bytes {
+            Some(bytes) => bytes.clone(),
+            None => plain_manifest(plan, &id, &layers)?,
+        };
+        let digest = digest_of(&manifest);
+        self.put_blob(lease, &digest, &manifest)?;
+        let parsed: Manifest = image::parse(&manifest).map_err(|source| LoadError::Document {
+            name: digest.to_string(),
+            source,
+        })?;
+        let media_type = match parsed.media_type.as_str() {
+            "" => image::media_type::MANIFEST,
+            known => known,
+        };
+        let target = Descriptor::new(media_type, digest.clone(), manifest.len() as u64);
+        let size = layers.values().map(|l| l.info.bytes).sum();
+        let record = |name| {
+            let (target, manifest) = (target.clone(), digest.clone());
+            ImageRecord::new(name, target, manifest, id.clone(), &plan.config, size)
+        };
         let records: Vec<ImageRecord> = match plan.names.as_slice() {
             [] => vec![record(None)],
             names => names.iter().map(|n| record(Some(n))).collect(),
         };
         for record in &records {
-            self.put_image(held, record)?;
+            self.put_image(lease, record)?;
         }
+        let unpacked = layers.values().filter(|l| l.blob.is_some()).count();
         Ok(Loaded {
             records,
             unpacked,
-            shared,
+            shared: layers.len() - unpacked,
         })
     }
 
-    /// Unpacks the layers that are missing, several at a time; the first failure ends the rest.
-    fn unpack_missing(
+    /// Takes the layers in, several at a time; the first failure ends the rest.
+    fn ingest_all(
         &self,
-        held: &Shared,
+        lease: &Lease,
         archive: &Archive,
         plan: &Plan,
-    ) -> Result<Vec<Prepared>, LoadError> {
+    ) -> Result<BTreeMap<Digest, Ingested>, LoadError> {
         let mut seen = BTreeSet::new();
-        let missing = plan.config.rootfs.diff_ids.iter().zip(&plan.layers);
-        let missing: Vec<_> = missing
-            .filter(|(id, _)| seen.insert(*id) && !self.has_layer(id))
-            .collect();
-        let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        let threads = threads.min(missing.len()).min(UNPACK_THREADS_MAX);
-        let queue = Mutex::new(missing.into_iter());
+        let wanted = plan.config.rootfs.diff_ids.iter().zip(&plan.layers);
+        let wanted: Vec<_> = wanted.filter(|(id, _)| seen.insert(*id)).collect();
+        let threads = wanted.len().min(UNPACK_THREADS_MAX);
+        let queue = Mutex::new(wanted.into_iter());
         let next = || queue.lock().ok().and_then(|mut q| q.next());
-        let work = || -> Result<Vec<Prepared>, LoadError> {
+        let work = || -> Result<Vec<Ingested>, LoadError> {
             let mut done = Vec::new();
-            while let Some((diff_id, (name, digest))) = next() {
-                let (stream, _) = archive.open_file(name)?;
-                match self.prepare_layer(held, diff_id, digest.as_ref(), stream) {
+            while let Some((diff_id, (name, blob))) = next() {
+                let source = LayerSource {
+                    diff_id: Some(diff_id.clone()),
+                    blob: blob.clone(),
+                };
+                let open = || archive.open_file(name).map_err(std::io::Error::other);
+                let open = || open().map(|(stream, _)| stream);
+                match self.ingest(lease, &source, open, &|_| {}) {
                     Ok(layer) => done.push(layer),
                     Err(error) => {
                         while next().is_some() {}
@@ -213,16 +233,34 @@ impl Store {
         };
         std::thread::scope(|scope| {
             let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
-            let mut all = Vec::new();
+            let mut all = BTreeMap::new();
             for worker in workers {
                 match worker.join() {
-                    Ok(done) => all.extend(done?),
+                    Ok(done) => all.extend(done?.into_iter().map(|l| (l.diff_id.clone(), l))),
                     Err(panic) => std::panic::resume_unwind(panic),
                 }
             }
             Ok(all)
         })
     }
+}
+
+/// The manifest of an image that came without one: its layers uncompressed, which is what the store
+/// can always give out.
+fn plain_manifest(
+    plan: &Plan,
+    id: &Digest,
+    layers: &BTreeMap<Digest, Ingested>,
+) -> Result<Vec<u8>, LoadError> {
+    let layer = |diff_id: &Digest| {
+        let size = layers.get(diff_id).map_or(0, |l| l.info.archive);
+        Descriptor::new(image::media_type::LAYER, diff_id.clone(), size)
+    };
+    let size = plan.config_bytes.len() as u64;
+    let config = Descriptor::new(image::media_type::CONFIG, id.clone(), size);
+    let layers = plan.config.rootfs.diff_ids.iter().map(layer).collect();
+    let manifest = Manifest::new(config, layers);
+    serde_json::to_vec(&manifest).map_err(|e| LoadError::Manifest(e.into()))
 }
 
 fn docker_plans(archive: &Archive) -> Result<Vec<Plan>, LoadError> {
@@ -305,8 +343,8 @@ fn layout_plan(
     let (config, config_bytes): (ImageConfig, _) = document(archive, &config_path)?;
     verify(&manifest.config.digest, &config_bytes)?;
     let layer = |d: &Descriptor| {
-        let digest = (d.digest.algorithm() == Algorithm::Sha256).then(|| d.digest.clone());
-        (blob_path(&d.digest), digest)
+        let known = (d.digest.algorithm() == Algorithm::Sha256).then(|| d.clone());
+        (blob_path(&d.digest), known)
     };
     let layers = manifest.layers.iter().map(layer).collect();
     checked(Plan {

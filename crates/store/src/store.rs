@@ -1,30 +1,58 @@
-//! The store's directory, its locks and its temporary files.
+//! The store's directory: its format, its places, the meta lock.
+//!
+//! # The meta lock
+//!
+//! `lock` is held for milliseconds only, never over a download, an unpacking or a wait: shared by who
+//! puts something in its place or protects it ([`Store::committing`]), exclusively by who decides what
+//! is removed ([`Store::removing`]). Whoever holds it takes no other lock.
 
-use rustix::fs::{FlockOperation, Mode, OFlags};
+use crate::driver::Driver;
+use crate::durable::Syncer;
+use crate::overlay::Overlay;
+use rustix::fs::FlockOperation;
 use std::fs::{DirBuilder, File};
-use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
 
+/// First line of `format`.
+const FORMAT: &str = "carrack-store 2";
+const FORMAT_BYTES_MAX: usize = 256;
 /// The directories of a store, below its root.
-const DIRECTORIES: [&str; 5] = ["tmp", "blobs/sha256", "layers", "images", "containers"];
+const DIRECTORIES: [&str; 9] = [
+    "tmp",
+    "leases",
+    "ingests",
+    "blobs/sha256",
+    "layers",
+    "objects",
+    "trees",
+    "images",
+    "snapshots",
+];
 
 /// An open store. Cheap to clone; holds no lock.
 #[derive(Debug, Clone)]
 pub struct Store {
-    root: PathBuf,
+    inner: Arc<Inner>,
 }
 
-/// Leave to use `tmp/` and to rely on layers; released on drop.
 #[derive(Debug)]
-pub struct Shared {
+struct Inner {
+    root: PathBuf,
+    driver: Box<dyn Driver>,
+    syncer: Syncer,
+}
+
+/// The meta lock, shared: nothing is removed while it lives.
+#[derive(Debug)]
+pub(crate) struct Committing {
     _lock: File,
 }
 
-/// Leave to remove images and layers; released on drop.
+/// The meta lock, exclusive: nothing appears or is protected while it lives.
 #[derive(Debug)]
-pub struct Exclusive {
+pub(crate) struct Removing {
     _lock: File,
 }
 
@@ -42,6 +70,28 @@ pub enum StoreError {
         #[source]
         source: std::io::Error,
     },
+    /// The directory was made by another version.
+    #[error(
+        "{path} has the format {found:?}; this build knows {FORMAT:?}: use the version that made it, or another directory"
+    )]
+    Format {
+        /// The store's root.
+        path: PathBuf,
+        /// First line of its `format`.
+        found: String,
+    },
+    /// The directory was made for another driver.
+    #[error(
+        "{path} keeps its layers with the driver {found:?}, not {wanted:?}; use another directory for another driver"
+    )]
+    Driver {
+        /// The store's root.
+        path: PathBuf,
+        /// The driver it was made for.
+        found: String,
+        /// The driver asked for, or what this build knows.
+        wanted: String,
+    },
 }
 
 impl StoreError {
@@ -58,171 +108,194 @@ impl StoreError {
     }
 }
 
+/// How layers are kept. A store has one driver for its whole life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum DriverKind {
+    /// A directory of files a layer, joined by overlayfs.
+    Overlay,
+}
+
+impl DriverKind {
+    const ALL: [Self; 1] = [Self::Overlay];
+
+    /// Its name in `format` and on command lines.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Overlay => "overlay",
+        }
+    }
+
+    fn driver(self, root: &Path) -> Box<dyn Driver> {
+        match self {
+            Self::Overlay => Box::new(Overlay::new(root)),
+        }
+    }
+}
+
+impl std::str::FromStr for DriverKind {
+    type Err = UnknownDriver;
+
+    fn from_str(name: &str) -> Result<Self, UnknownDriver> {
+        let found = Self::ALL.into_iter().find(|d| d.name() == name);
+        found.ok_or_else(|| UnknownDriver(name.to_owned()))
+    }
+}
+
+/// A driver's name that this build does not know.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("no storage driver {0:?}; there is overlay")]
+pub struct UnknownDriver(String);
+
 impl Store {
-    /// Opens the store at `root`, makes it when it is missing, and empties `tmp/` when nobody else
-    /// uses the store.
+    /// Opens the store at `root`, makes it when it is missing, and removes what dead processes left.
     ///
     /// # Errors
     /// [`StoreError`] names the path.
     pub fn open(root: impl Into<PathBuf>) -> Result<Self, StoreError> {
-        let store = Self { root: root.into() };
-        for name in DIRECTORIES {
-            let path = store.root.join(name);
-            DirBuilder::new()
-                .recursive(true)
-                .mode(0o700)
-                .create(&path)
-                .map_err(StoreError::io("make the directory", &path))?;
+        Self::open_with(root, None)
+    }
+
+    /// As [`Store::open`], for a store that must have, or is made with, this driver.
+    ///
+    /// # Errors
+    /// [`StoreError::Driver`] when the store was made with another one.
+    pub fn open_with(
+        root: impl Into<PathBuf>,
+        driver: Option<DriverKind>,
+    ) -> Result<Self, StoreError> {
+        let root = root.into();
+        let format = root.join("format");
+        let text = match std::fs::read(&format) {
+            Ok(text) => text,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+                make(&root, driver.unwrap_or(DriverKind::Overlay))?;
+                std::fs::read(&format).map_err(StoreError::io("read", &format))?
+            }
+            Err(e) => return Err(StoreError::io("read", format)(e)),
+        };
+        let found = known_format(&root, &text)?;
+        if let Some(wanted) = driver.filter(|d| *d != found) {
+            return Err(StoreError::Driver {
+                path: root,
+                found: found.name().to_owned(),
+                wanted: wanted.name().to_owned(),
+            });
         }
-        if let Some(_alone) = store.lock(FlockOperation::NonBlockingLockExclusive)? {
-            store.empty_tmp();
-        }
+        let inner = Inner {
+            driver: found.driver(&root),
+            syncer: Syncer::default(),
+            root,
+        };
+        let store = Self {
+            inner: Arc::new(inner),
+        };
+        store.sweep();
         Ok(store)
     }
 
     /// The store's directory.
     pub fn root(&self) -> &Path {
-        &self.root
+        &self.inner.root
     }
 
-    /// Waits until nobody removes anything.
-    ///
-    /// # Errors
-    /// The lock file cannot be opened or locked.
-    pub fn share(&self) -> Result<Shared, StoreError> {
-        let lock = self.wait_lock(FlockOperation::LockShared)?;
-        Ok(Shared { _lock: lock })
-    }
-
-    /// Waits until nobody uses the store.
-    ///
-    /// # Errors
-    /// The lock file cannot be opened or locked.
-    pub fn exclude(&self) -> Result<Exclusive, StoreError> {
-        let lock = self.wait_lock(FlockOperation::LockExclusive)?;
-        Ok(Exclusive { _lock: lock })
+    /// The driver that keeps the layers.
+    pub fn driver(&self) -> &dyn Driver {
+        &*self.inner.driver
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
-        self.root.join(name)
+        self.inner.root.join(name)
     }
 
-    /// A name in `tmp/` that nobody else uses; the holder of a [`Shared`] may make it.
-    pub(crate) fn temporary(&self, _held: &Shared) -> Temporary {
-        static COUNTER: AtomicU64 = AtomicU64::new(0);
-        let n = COUNTER.fetch_add(1, Ordering::Relaxed);
-        let name = format!("{}-{n}", std::process::id());
-        Temporary {
-            path: self.path("tmp").join(name),
-            keep: false,
-        }
+    pub(crate) fn syncer(&self) -> &Syncer {
+        &self.inner.syncer
     }
 
-    fn wait_lock(&self, operation: FlockOperation) -> Result<File, StoreError> {
+    /// Waits (milliseconds) until nobody removes anything.
+    pub(crate) fn committing(&self) -> Result<Committing, StoreError> {
+        let lock = self.meta_lock(FlockOperation::LockShared)?;
+        Ok(Committing { _lock: lock })
+    }
+
+    /// Waits (milliseconds) until nobody commits or removes anything.
+    pub(crate) fn removing(&self) -> Result<Removing, StoreError> {
+        let lock = self.meta_lock(FlockOperation::LockExclusive)?;
+        Ok(Removing { _lock: lock })
+    }
+
+    fn meta_lock(&self, operation: FlockOperation) -> Result<File, StoreError> {
         let path = self.path("lock");
-        loop {
-            match self.lock(operation)? {
-                Some(file) => return Ok(file),
-                None => log::debug!("waiting for {}", path.display()),
-            }
-        }
-    }
-
-    fn lock(&self, operation: FlockOperation) -> Result<Option<File>, StoreError> {
-        let path = self.path("lock");
-        let file = File::options()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(&path)
-            .map_err(StoreError::io("open", &path))?;
-        match rustix::fs::flock(&file, operation) {
-            Ok(()) => Ok(Some(file)),
-            Err(rustix::io::Errno::WOULDBLOCK | rustix::io::Errno::INTR) => Ok(None),
-            Err(error) => Err(StoreError::io("lock", &path)(error.into())),
-        }
-    }
-
-    /// Best effort: what cannot be removed is tried again by the next process.
-    fn empty_tmp(&self) {
-        let Ok(entries) = std::fs::read_dir(self.path("tmp")) else {
-            return;
-        };
-        for entry in entries.flatten() {
-            if let Err(error) = remove_path(&entry.path()) {
-                log::warn!(
-                    "cannot remove the leftover {}: {error}",
-                    entry.path().display()
-                );
-            }
-        }
+        let file = open_lock(&path)?;
+        rustix::io::retry_on_intr(|| rustix::fs::flock(&file, operation))
+            .map_err(|e| StoreError::io("lock", &path)(e.into()))?;
+        Ok(file)
     }
 }
 
-/// Something in `tmp/` that is removed on drop unless it was moved away.
-pub(crate) struct Temporary {
-    path: PathBuf,
-    keep: bool,
-}
-
-impl Temporary {
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// It was moved to its place.
-    pub(crate) fn moved(mut self) {
-        self.keep = true;
-    }
-}
-
-impl Drop for Temporary {
-    fn drop(&mut self) {
-        if !self.keep
-            && self.path.symlink_metadata().is_ok()
-            && let Err(error) = remove_path(&self.path)
-        {
-            log::warn!("cannot remove {}: {error}", self.path.display());
-        }
-    }
-}
-
-/// Removes a file or a tree, without following links.
-pub(crate) fn remove_path(path: &Path) -> std::io::Result<()> {
-    if path.symlink_metadata()?.is_dir() {
-        std::fs::remove_dir_all(path)
-    } else {
-        std::fs::remove_file(path)
-    }
-}
-
-/// Writes `bytes` at `path` so that a crash leaves the old or the new contents: temporary file, fsync,
-/// rename, fsync of the directory.
-pub(crate) fn write_durably(
-    temporary: Temporary,
-    path: &Path,
-    bytes: &[u8],
-) -> Result<(), StoreError> {
-    let at = temporary.path().to_owned();
-    let mut file = File::options()
+/// Opens a lock file, and makes it when it is missing.
+pub(crate) fn open_lock(path: &Path) -> Result<File, StoreError> {
+    File::options()
+        .read(true)
         .write(true)
-        .create_new(true)
+        .create(true)
+        .truncate(false)
         .mode(0o600)
-        .open(&at)
-        .map_err(StoreError::io("make", &at))?;
-    file.write_all(bytes)
-        .and_then(|()| file.sync_all())
-        .map_err(StoreError::io("write", &at))?;
-    std::fs::rename(&at, path).map_err(StoreError::io("put in place", path))?;
-    temporary.moved();
-    path.parent().map_or(Ok(()), sync_directory)
+        .open(path)
+        .map_err(StoreError::io("open", path))
 }
 
-pub(crate) fn sync_directory(path: &Path) -> Result<(), StoreError> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    rustix::fs::open(path, flags, Mode::empty())
-        .and_then(|fd| rustix::fs::fsync(&fd))
-        .map_err(|e| StoreError::io("flush the directory", path)(e.into()))
+/// Makes the directories, then `format`, which says that they are complete. Several processes may do
+/// so at once.
+fn make(root: &Path, driver: DriverKind) -> Result<(), StoreError> {
+    for name in DIRECTORIES {
+        let path = root.join(name);
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&path)
+            .map_err(StoreError::io("make the directory", &path))?;
+    }
+    if let Some(name) = ["containers"].iter().find(|n| root.join(n).exists()) {
+        return Err(StoreError::Format {
+            path: root.to_owned(),
+            found: format!("carrack-store 1 ({name}/)"),
+        });
+    }
+    let empty = root.join("empty");
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o755)
+        .create(&empty)
+        .map_err(StoreError::io("make the directory", &empty))?;
+    let lock = root.join("lock");
+    let held = open_lock(&lock)?;
+    rustix::io::retry_on_intr(|| rustix::fs::flock(&held, FlockOperation::LockExclusive))
+        .map_err(|e| StoreError::io("lock", &lock)(e.into()))?;
+    let format = root.join("format");
+    if !format.exists() {
+        let text = format!("{FORMAT}\ndriver {}\n", driver.name());
+        crate::durable::write(&root.join("tmp/format"), &format, text.as_bytes())?;
+    }
+    drop(held);
+    Ok(())
+}
+
+fn known_format(root: &Path, text: &[u8]) -> Result<DriverKind, StoreError> {
+    let text = String::from_utf8_lossy(text.get(..FORMAT_BYTES_MAX).unwrap_or(text));
+    let mut lines = text.lines();
+    let first = lines.next().unwrap_or_default();
+    if first != FORMAT {
+        return Err(StoreError::Format {
+            path: root.to_owned(),
+            found: first.to_owned(),
+        });
+    }
+    let driver = lines.next().and_then(|l| l.strip_prefix("driver "));
+    let driver = driver.unwrap_or_default();
+    driver.parse().map_err(|_| StoreError::Driver {
+        path: root.to_owned(),
+        found: driver.to_owned(),
+        wanted: DriverKind::ALL.map(DriverKind::name).join(", "),
+    })
 }

@@ -3,7 +3,10 @@
 use carrack_spec::image::ContainerConfig;
 use carrack_spec::{ContainerId, Reference};
 use carrack_store::tar::{Entry, Kind, Writer};
-use carrack_store::{Compression, ImageError, ImageWriter, LoadError, LoadOptions, Loaded, Store};
+use carrack_store::{
+    Compression, ImageError, ImageWriter, LoadError, LoadOptions, Loaded, Reclaimed, Store,
+    StoreError,
+};
 use std::path::Path;
 
 fn root_only() -> bool {
@@ -63,7 +66,16 @@ fn load(store: &Store, path: &Path) -> Result<Vec<Loaded>, LoadError> {
 
 /// True when the store holds nothing, finished or not.
 fn is_empty(store: &Store) -> bool {
-    ["tmp", "layers", "images", "blobs/sha256"].iter().all(|d| {
+    [
+        "tmp",
+        "leases",
+        "ingests",
+        "layers",
+        "images",
+        "blobs/sha256",
+    ]
+    .iter()
+    .all(|d| {
         std::fs::read_dir(store.root().join(d))
             .unwrap()
             .next()
@@ -115,7 +127,7 @@ fn every_form_of_archive_gives_the_same_image() {
         let record = store.find_image("app:1").unwrap();
         assert_eq!(store.find_image(record.id.short()).unwrap(), record);
         assert_eq!(store.image_config(&record).unwrap().config.cmd, ["/bin/sh"]);
-        let top = store.layer_path(&record.layers[2]).join("etc/b");
+        let top = store.layer_path(&record.layers[2]).join("fs/etc/b");
         assert_eq!(std::fs::read_to_string(top).unwrap(), "upper");
         assert!(
             std::fs::read_dir(store.root().join("tmp"))
@@ -148,22 +160,18 @@ fn a_second_load_unpacks_nothing_and_removal_leaves_nothing() {
     }
     let image = store.find_image("app:2").unwrap();
     let id: ContainerId = "one".parse().unwrap();
-    let disk = store
-        .create_disk(&store.share().unwrap(), &id, &image, temp.path())
-        .unwrap();
+    let disk = store.create_snapshot(&id, &image, temp.path()).unwrap();
     assert!(
-        store
-            .create_disk(&store.share().unwrap(), &id, &image, temp.path())
-            .is_err(),
+        store.create_snapshot(&id, &image, temp.path()).is_err(),
         "the name is taken"
     );
-    let held = store.exclude().unwrap();
-    store.remove_image(&held, "app:1").unwrap();
-    let refused = store.remove_image(&held, "app:2").unwrap_err();
+    let removed = store.remove_image("app:1", false).unwrap();
+    assert!(!removed.last && removed.reclaimed == Reclaimed::default());
+    let refused = store.remove_image("app:2", false).unwrap_err();
     assert!(matches!(refused, ImageError::InUse { .. }), "{refused}");
     std::fs::remove_dir_all(disk.path()).unwrap();
-    store.remove_image(&held, "app:2").unwrap();
-    drop(held);
+    let removed = store.remove_image("app:2", false).unwrap();
+    assert!(removed.last && removed.reclaimed.layers.len() == 3);
     assert!(is_empty(&store));
 }
 
@@ -189,14 +197,9 @@ fn the_overlay_shows_the_image_and_takes_writes() {
     load(&store, &path).unwrap();
     let record = store.find_image("app").unwrap();
     let disk = store
-        .create_disk(
-            &store.share().unwrap(),
-            &"c".parse().unwrap(),
-            &record,
-            temp.path(),
-        )
+        .create_snapshot(&"c".parse().unwrap(), &record, temp.path())
         .unwrap();
-    let mount = match disk.mount(true) {
+    let mount = match disk.mount(true, None) {
         Ok(mount) => mount,
         Err(error) => {
             println!("skipped: no overlay here: {error}");
@@ -253,24 +256,43 @@ fn a_damaged_archive_leaves_an_empty_store() {
         let at = reader.offset() as usize + entry.size as usize / 2;
         bad[at] ^= 1;
         std::fs::write(&path, bad).unwrap();
+        // Layers that arrived whole before stay, and are not read again.
+        store.collect_garbage().unwrap();
         assert!(load(&store, &path).is_err());
     }
-    store.collect_garbage(&store.exclude().unwrap()).unwrap();
+    store.collect_garbage().unwrap();
     assert!(is_empty(&store));
     std::fs::write(&path, good).unwrap();
     load(&store, &path).unwrap();
 }
 
 #[test]
-fn leftovers_of_a_killed_process_are_removed_at_the_next_start_unless_someone_works() {
+fn leftovers_of_a_killed_process_are_removed_at_the_next_start_and_others_stay() {
     let temp = tempfile::tempdir().unwrap();
     let store = Store::open(temp.path()).unwrap();
-    let left = store.root().join("tmp/1-0");
+    let busy = store.lease().unwrap();
+    let place = busy.temporary();
+    std::fs::create_dir_all(place.join("half/a/layer")).unwrap();
+    // A lease that nobody has locked.
+    let left = store.root().join("tmp/1-0-dead");
     std::fs::create_dir_all(left.join("half/a/layer")).unwrap();
-    let busy = store.share().unwrap();
+    std::fs::write(store.root().join("leases/1-0-dead"), "").unwrap();
     Store::open(temp.path()).unwrap();
-    assert!(left.exists());
+    assert!(place.exists() && !left.exists());
+    assert!(!store.root().join("leases/1-0-dead").exists());
     drop(busy);
+    assert!(!place.exists());
+    assert!(is_empty(&store));
+}
+
+#[test]
+fn another_format_or_driver_is_refused() {
+    let temp = tempfile::tempdir().unwrap();
     Store::open(temp.path()).unwrap();
-    assert!(!left.exists());
+    std::fs::write(temp.path().join("format"), "carrack-store 3\n").unwrap();
+    let error = Store::open(temp.path()).unwrap_err();
+    assert!(matches!(error, StoreError::Format { .. }), "{error}");
+    std::fs::write(temp.path().join("format"), "carrack-store 2\ndriver new\n").unwrap();
+    let error = Store::open(temp.path()).unwrap_err();
+    assert!(matches!(error, StoreError::Driver { .. }), "{error}");
 }

@@ -77,12 +77,12 @@ pub fn list(engine: &Engine, flags: &ImagesFlags) -> anyhow::Result<u8> {
 /// # Errors
 /// The store cannot be locked.
 pub fn remove(engine: &Engine, flags: &RmiFlags) -> anyhow::Result<u8> {
-    let held = engine.store().exclude().map_err(EngineError::from)?;
     Ok(super::each(&flags.images, |name| {
-        let record = engine
+        let removed = engine
             .store()
-            .remove_image(&held, name)
+            .remove_image(name, false)
             .map_err(EngineError::from)?;
-        Ok(format!("Removed {}", record.name()))
+        let names: Vec<String> = removed.records.iter().map(ImageRecord::name).collect();
+        Ok(format!("Removed {}", names.join(", ")))
     }))
 }

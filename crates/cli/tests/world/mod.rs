@@ -78,7 +78,12 @@ impl World {
     pub fn assert_nothing_left(&self, name: &str) {
         let left = leaks::of(name, self.directory.path());
         assert!(left.is_empty(), "left behind: {left:?}");
-        for directory in ["root/containers", "root/tmp", "run/containers"] {
+        for directory in [
+            "root/snapshots",
+            "root/tmp",
+            "root/leases",
+            "run/containers",
+        ] {
             let until = std::time::Instant::now() + std::time::Duration::from_secs(3);
             loop {
                 let entries: Vec<_> = std::fs::read_dir(self.path(directory))

@@ -6,13 +6,18 @@
 //! extractor's decision. Every length that the stream claims is checked against a constant before
 //! anything is allocated, so memory stays small whatever the stream says.
 //!
-//! Not read: sparse members (types `S` and PAX `GNU.sparse.*`), multi-volume members and continued
-//! names; each is a named error.
+//! Sparse files come in four forms (GNU type `S`, PAX `GNU.sparse` 0.0, 0.1 and 1.0); an [`Entry`] has
+//! the map of what is there. Not read: multi-volume members and names continued in the old way; each
+//! is a named error.
 
+mod header;
+mod pax;
 mod read;
+mod sparse;
 mod write;
 
-pub use read::Reader;
+pub use read::{Observer, Reader};
+pub use sparse::Segment;
 pub use write::Writer;
 
 /// Size of a header and of the padding unit, in bytes.
@@ -59,8 +64,10 @@ pub struct Entry {
     pub gid: u32,
     /// Modification time: seconds since the epoch and nanoseconds.
     pub mtime: (i64, u32),
-    /// Number of bytes that follow.
+    /// Size of the file.
     pub size: u64,
+    /// Where the bytes of a sparse file are, ascending; the rest of it is holes.
+    pub sparse: Option<Vec<Segment>>,
     /// Device numbers.
     pub device: (u32, u32),
     /// Extended attributes.
@@ -83,8 +90,17 @@ impl Entry {
             gid: 0,
             mtime: (0, 0),
             size: 0,
+            sparse: None,
             device: (0, 0),
             xattrs: Vec::new(),
+        }
+    }
+
+    /// Number of bytes that follow in the archive.
+    pub fn stored(&self) -> u64 {
+        match &self.sparse {
+            Some(map) => map.iter().map(|s| s.length).sum(),
+            None => self.size,
         }
     }
 }
@@ -109,6 +125,9 @@ pub enum TarError {
         /// Offset of the header.
         at: u64,
     },
+    /// The map of a sparse file is malformed, or does not fit its bytes.
+    #[error("bad map of a sparse file before byte {0}")]
+    Sparse(u64),
     /// A PAX record is malformed.
     #[error("bad PAX record before byte {0}")]
     Pax(u64),

@@ -1,26 +1,48 @@
-//! The reader: headers, GNU long names and PAX records.
+//! The reader: headers, GNU long names, PAX records, maps of sparse files.
 
+use super::header::{self, number, signed_number, until_nul};
+use super::pax::{self, Records, decimal};
+use super::sparse::{Map, SEGMENTS_MAX};
 use super::{BLOCK_BYTES, EXTENSION_BYTES_MAX, Entry, Kind, PATH_BYTES_MAX, TarError};
-use std::collections::BTreeMap;
-use std::io::{ErrorKind, Read};
+use std::io::{BufRead, ErrorKind, Read};
+
+const SKIP_BUFFER_BYTES: usize = 8 << 10;
+
+/// Sees every byte of the stream that is not handed out as an entry's content: headers, padding,
+/// content that nobody read, and what follows the end mark.
+pub trait Observer {
+    /// The next such bytes.
+    ///
+    /// # Errors
+    /// Ends the reading with this error.
+    fn literal(&mut self, bytes: &[u8]) -> std::io::Result<()>;
+}
+
+impl Observer for () {
+    fn literal(&mut self, _bytes: &[u8]) -> std::io::Result<()> {
+        Ok(())
+    }
+}
 
 /// Reads the entries of a tar stream in order.
 ///
 /// [`Reader::next_entry`] moves to the next header; the entry's bytes are then read through the
-/// [`Read`] implementation, which ends where the entry ends. Bytes that were not read are skipped.
-pub struct Reader<R> {
+/// [`Read`] or [`BufRead`] implementation, which ends where the entry ends. Bytes that were not read
+/// are skipped.
+pub struct Reader<R, O = ()> {
     input: R,
+    observer: O,
     offset: u64,
     unread: u64,
     padding: u64,
-    global: BTreeMap<String, Vec<u8>>,
+    global: Records,
     ended: bool,
 }
 
 /// PAX keywords and GNU long names that apply to the next entry.
 #[derive(Default)]
 struct Pending {
-    pax: BTreeMap<String, Vec<u8>>,
+    pax: Records,
     long_path: Option<Vec<u8>>,
     long_link: Option<Vec<u8>>,
 }
@@ -34,12 +56,32 @@ impl Pending {
 impl<R: Read> Reader<R> {
     /// A reader at the start of an archive.
     pub fn new(input: R) -> Self {
+        Self::observed(input, ())
+    }
+
+    /// As [`Reader::next_entry`]; `skip` passes over bytes that nobody read, for a stream that can seek.
+    ///
+    /// # Errors
+    /// As [`Reader::next_entry`].
+    pub fn next_entry_with(
+        &mut self,
+        skip: impl FnMut(&mut R, u64) -> std::io::Result<u64>,
+    ) -> Result<Option<Entry>, TarError> {
+        let mut skip = skip;
+        self.next_by(|reader, n| skip(&mut reader.input, n))
+    }
+}
+
+impl<R: Read, O: Observer> Reader<R, O> {
+    /// A reader at the start of an archive, with somebody who sees what is not content.
+    pub fn observed(input: R, observer: O) -> Self {
         Self {
             input,
+            observer,
             offset: 0,
             unread: 0,
             padding: 0,
-            global: BTreeMap::new(),
+            global: Records::default(),
             ended: false,
         }
     }
@@ -49,9 +91,23 @@ impl<R: Read> Reader<R> {
         self.offset
     }
 
+    /// The observer.
+    pub fn observer(&mut self) -> &mut O {
+        &mut self.observer
+    }
+
     /// Gives the stream back; what follows the end mark is unread.
     pub fn into_inner(self) -> R {
         self.input
+    }
+
+    /// Reads what follows the end mark, for the observer. Gives stream and observer back.
+    ///
+    /// # Errors
+    /// Errors of the stream.
+    pub fn finish(mut self) -> Result<(R, O), TarError> {
+        self.pass(u64::MAX).map_err(TarError::Read)?;
+        Ok((self.input, self.observer))
     }
 
     /// Moves to the next entry, `None` at the end mark or a clean end of the stream.
@@ -59,24 +115,23 @@ impl<R: Read> Reader<R> {
     /// # Errors
     /// [`TarError`] for anything that is not a well-formed header.
     pub fn next_entry(&mut self) -> Result<Option<Entry>, TarError> {
-        self.next_entry_with(|input, n| skip(input, n))
+        self.next_by(Self::pass)
     }
 
-    /// As [`Reader::next_entry`]; `skip` passes over bytes that nobody read, for a stream that can seek.
-    ///
-    /// # Errors
-    /// As [`Reader::next_entry`].
-    pub fn next_entry_with(
+    fn next_by(
         &mut self,
-        mut skip: impl FnMut(&mut R, u64) -> std::io::Result<u64>,
+        mut skip: impl FnMut(&mut Self, u64) -> std::io::Result<u64>,
     ) -> Result<Option<Entry>, TarError> {
         let mut pending = Pending::default();
         loop {
             if self.ended {
                 return Ok(None);
             }
-            let rest = self.unread + self.padding;
-            let skipped = skip(&mut self.input, rest).map_err(TarError::Read)?;
+            let rest = self.unread.saturating_add(self.padding);
+            let skipped = match rest {
+                0 => 0,
+                rest => skip(self, rest).map_err(TarError::Read)?,
+            };
             self.offset += skipped;
             if skipped != rest {
                 return Err(TarError::Truncated(self.offset));
@@ -93,18 +148,74 @@ impl<R: Read> Reader<R> {
             };
             let size = number(&block[124..136], "size", at)?;
             match block[156] {
-                b'x' => {
+                // `X` is what Solaris wrote before POSIX had PAX.
+                b'x' | b'X' => {
                     let text = self.extension(at, size)?;
-                    parse_pax(&text, self.offset, &mut pending.pax)?;
+                    pending.pax.parse(&text, self.offset)?;
+                    self.check_bytes(at, pending.pax.bytes())?;
                 }
                 b'g' => {
                     let text = self.extension(at, size)?;
-                    parse_pax(&text, self.offset, &mut self.global)?;
+                    self.global.parse(&text, self.offset)?;
+                    self.global.compact();
+                    self.check_bytes(at, self.global.bytes())?;
                 }
                 b'L' => pending.long_path = Some(until_nul(&self.extension(at, size)?)),
                 b'K' => pending.long_link = Some(until_nul(&self.extension(at, size)?)),
-                _ => return self.entry(&block, at, size, pending).map(Some),
+                // The label of a volume.
+                b'V' => {
+                    self.unread = size;
+                    self.padding = padding(size);
+                }
+                _ => return self.entry(&block, at, size, &pending).map(Some),
             }
+        }
+    }
+
+    /// Several extended headers in a row count together.
+    fn check_bytes(&self, at: u64, bytes: usize) -> Result<(), TarError> {
+        match bytes as u64 > EXTENSION_BYTES_MAX {
+            false => Ok(()),
+            true => Err(TarError::TooLong {
+                at,
+                bytes: bytes as u64,
+                max: EXTENSION_BYTES_MAX,
+            }),
+        }
+    }
+
+    /// Passes over up to `n` bytes and tells how many there were.
+    fn pass(&mut self, n: u64) -> std::io::Result<u64> {
+        let mut buffer = [0; SKIP_BUFFER_BYTES];
+        let mut passed = 0;
+        while passed < n {
+            let want = buffer
+                .len()
+                .min(usize::try_from(n - passed).unwrap_or(usize::MAX));
+            let got = match self.input.read(buffer.get_mut(..want).unwrap_or_default()) {
+                Ok(0) => break,
+                Ok(got) => got,
+                Err(e) if e.kind() == ErrorKind::Interrupted => continue,
+                Err(e) => return Err(e),
+            };
+            self.observer
+                .literal(buffer.get(..got).unwrap_or_default())?;
+            passed += got as u64;
+        }
+        Ok(passed)
+    }
+
+    /// Fills `buffer` with bytes that are no content; false when there is nothing left at all.
+    fn fill(&mut self, buffer: &mut [u8]) -> Result<bool, TarError> {
+        let got = read_full(&mut self.input, buffer).map_err(TarError::Read)?;
+        self.offset += got as u64;
+        self.observer
+            .literal(buffer.get(..got).unwrap_or_default())
+            .map_err(TarError::Read)?;
+        match got {
+            0 if !buffer.is_empty() => Ok(false),
+            got if got == buffer.len() => Ok(true),
+            _ => Err(TarError::Truncated(self.offset)),
         }
     }
 
@@ -113,34 +224,13 @@ impl<R: Read> Reader<R> {
     fn header_block(&mut self) -> Result<Option<[u8; BLOCK_BYTES]>, TarError> {
         let mut block = [0; BLOCK_BYTES];
         let at = self.offset;
-        let got = read_full(&mut self.input, &mut block).map_err(TarError::Read)?;
-        self.offset += got as u64;
-        match got {
-            0 => return Ok(None),
-            BLOCK_BYTES => {}
-            _ => return Err(TarError::Truncated(self.offset)),
-        }
-        if block.iter().all(|&b| b == 0) {
+        if !self.fill(&mut block)? || block.iter().all(|&b| b == 0) {
             return Ok(None);
         }
-        let stated =
-            number(&block[148..156], "checksum", at).map_err(|_| TarError::Checksum(at))?;
-        let counted = |i: usize, b: u8| if (148..156).contains(&i) { b' ' } else { b };
-        let sum: u64 = block
-            .iter()
-            .enumerate()
-            .map(|(i, &b)| u64::from(counted(i, b)))
-            .sum();
-        // Some old writers summed signed characters.
-        let signed: i64 = block
-            .iter()
-            .enumerate()
-            .map(|(i, &b)| i64::from(counted(i, b) as i8))
-            .sum();
-        if stated != sum && i64::try_from(stated) != Ok(signed) {
-            return Err(TarError::Checksum(at));
+        match header::is_sealed(&block) {
+            true => Ok(Some(block)),
+            false => Err(TarError::Checksum(at)),
         }
-        Ok(Some(block))
     }
 
     /// The body of an `x`, `g`, `L` or `K` member.
@@ -153,9 +243,7 @@ impl<R: Read> Reader<R> {
             });
         }
         let mut body = vec![0; size as usize];
-        let got = read_full(&mut self.input, &mut body).map_err(TarError::Read)?;
-        self.offset += got as u64;
-        if got as u64 != size {
+        if !self.fill(&mut body)? {
             return Err(TarError::Truncated(self.offset));
         }
         self.padding = padding(size);
@@ -167,17 +255,141 @@ impl<R: Read> Reader<R> {
         block: &[u8; BLOCK_BYTES],
         at: u64,
         size: u64,
-        pending: Pending,
+        pending: &Pending,
     ) -> Result<Entry, TarError> {
-        let keyword = |name: &str| pending.pax.get(name).or_else(|| self.global.get(name));
-        let plain = || header_path(block);
-        let path = keyword("path")
-            .cloned()
-            .or(pending.long_path.clone())
-            .unwrap_or_else(plain);
-        let link = keyword("linkpath")
-            .cloned()
-            .or(pending.long_link.clone())
+        let fields = Fields {
+            block,
+            at,
+            pending,
+            global: &self.global,
+        };
+        let mut entry = fields.entry()?;
+        let size = fields.decimal("size", size)?;
+        // Only files have bytes; hard links of some writers repeat the size of their target.
+        if entry.kind == Kind::Regular {
+            self.unread = size;
+            self.padding = padding(size);
+            entry.size = size;
+            if let Some(map) = self.map(block, at, pending)? {
+                let (map, size) = map.checked(self.unread, self.offset)?;
+                entry.sparse = Some(map);
+                entry.size = size;
+            }
+        } else if block[156] == b'D' {
+            // The names that GNU tar's incremental dumps keep.
+            self.unread = size;
+            self.padding = padding(size);
+        }
+        Ok(entry)
+    }
+
+    /// The map of a sparse file, of which a part may stand before the file's bytes.
+    fn map(
+        &mut self,
+        block: &[u8; BLOCK_BYTES],
+        at: u64,
+        pending: &Pending,
+    ) -> Result<Option<Map>, TarError> {
+        if block[156] == b'S' {
+            let mut map = Map {
+                size: number(&block[483..495], "real size", at)?,
+                ..Map::default()
+            };
+            map.add_block(block, 386, 4, at)?;
+            let mut continued = block[482] != 0;
+            while continued {
+                let mut more = [0; BLOCK_BYTES];
+                let at = self.offset;
+                if !self.fill(&mut more)? {
+                    return Err(TarError::Truncated(self.offset));
+                }
+                map.add_block(&more, 0, 21, at)?;
+                continued = more[504] != 0;
+            }
+            return Ok(Some(map));
+        }
+        let value = |key| pending.pax.get(key).flatten();
+        if value("GNU.sparse.major") == Some(b"1") && value("GNU.sparse.minor") == Some(b"0") {
+            let size = value("GNU.sparse.realsize").and_then(decimal);
+            let mut map = Map {
+                size: size.ok_or(TarError::Sparse(at))?,
+                ..Map::default()
+            };
+            self.map_before_content(&mut map)?;
+            return Ok(Some(map));
+        }
+        if let Some(map) = Map::from_records(&pending.pax, at)? {
+            return Ok(Some(map));
+        }
+        match value("GNU.sparse.major") {
+            None => Ok(None),
+            Some(_) => Err(TarError::Sparse(at)),
+        }
+    }
+
+    /// Version 1.0: decimal numbers, each with a line feed, in whole blocks.
+    fn map_before_content(&mut self, map: &mut Map) -> Result<(), TarError> {
+        let mut numbers = 0_u64;
+        let mut wanted = 1_u64;
+        let mut offset = 0;
+        let mut digits = Vec::new();
+        while numbers < wanted {
+            let mut block = [0; BLOCK_BYTES];
+            if self.unread < BLOCK_BYTES as u64 {
+                return Err(TarError::Sparse(self.offset));
+            }
+            if !self.fill(&mut block)? {
+                return Err(TarError::Truncated(self.offset));
+            }
+            self.unread -= BLOCK_BYTES as u64;
+            for byte in block {
+                if numbers == wanted {
+                    break;
+                }
+                if byte != b'\n' {
+                    if digits.len() >= 20 {
+                        return Err(TarError::Sparse(self.offset));
+                    }
+                    digits.push(byte);
+                    continue;
+                }
+                let n = decimal(&digits).ok_or(TarError::Sparse(self.offset))?;
+                digits.clear();
+                match numbers {
+                    0 if n > SEGMENTS_MAX as u64 => return Err(TarError::Sparse(self.offset)),
+                    0 => wanted = 1 + 2 * n,
+                    i if i % 2 == 1 => offset = n,
+                    _ => map.add(offset, n, self.offset)?,
+                }
+                numbers += 1;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What a header and the records before it say.
+struct Fields<'a> {
+    block: &'a [u8; BLOCK_BYTES],
+    at: u64,
+    pending: &'a Pending,
+    global: &'a Records,
+}
+
+impl<'a> Fields<'a> {
+    /// Everything but the size.
+    fn entry(&self) -> Result<Entry, TarError> {
+        let (block, at) = (self.block, self.at);
+        let path = self
+            .record("GNU.sparse.name")
+            .or_else(|| self.record("path"))
+            .map(<[u8]>::to_vec)
+            .or_else(|| self.pending.long_path.clone())
+            .unwrap_or_else(|| header::path(block));
+        let link = self
+            .record("linkpath")
+            .map(<[u8]>::to_vec)
+            .or_else(|| self.pending.long_link.clone())
             .unwrap_or_else(|| until_nul(&block[157..257]));
         let longest = path.len().max(link.len());
         if longest > PATH_BYTES_MAX {
@@ -187,89 +399,94 @@ impl<R: Read> Reader<R> {
                 max: PATH_BYTES_MAX as u64,
             });
         }
-        let unsupported = |kind: String| TarError::Unsupported {
-            kind,
-            path: String::from_utf8_lossy(&path).into_owned(),
-        };
-        if let Some(name) = pending.pax.keys().find(|k| k.starts_with("GNU.sparse.")) {
-            return Err(unsupported(name.clone()));
-        }
-        let kind = match block[156] {
-            // Version 7 archives mark a directory by a slash at the end of its name only.
-            0 | b'0' | b'7' if path.ends_with(b"/") => Kind::Directory,
-            0 | b'0' | b'7' => Kind::Regular,
-            b'1' => Kind::HardLink,
-            b'2' => Kind::Symlink,
-            b'3' => Kind::CharDevice,
-            b'4' => Kind::BlockDevice,
-            b'5' => Kind::Directory,
-            b'6' => Kind::Fifo,
-            other => return Err(unsupported(char::from(other).to_string())),
-        };
-        let decimal = |name: &'static str, field: u64| match keyword(name) {
-            Some(text) => parse_decimal(text).ok_or(TarError::Number { field: name, at }),
-            None => Ok(field),
-        };
-        let id = |name: &'static str, range: std::ops::Range<usize>| {
-            let field = match keyword(name) {
-                Some(_) => 0,
-                None => number(&block[range], name, at)?,
-            };
-            u32::try_from(decimal(name, field)?).map_err(|_| TarError::Number { field: name, at })
-        };
-        let (uid, gid) = (id("uid", 108..116)?, id("gid", 116..124)?);
-        let size = decimal("size", size)?;
-        let mtime = match keyword("mtime") {
-            Some(text) => parse_time(text).ok_or(TarError::Number { field: "mtime", at })?,
-            None => (
-                signed_number(&block[136..148]).ok_or(TarError::Number { field: "mtime", at })?,
-                0,
-            ),
+        let kind = kind(block[156], &path)?;
+        let mtime = match self.record("mtime") {
+            Some(text) => pax::time(text).ok_or(self.bad("mtime"))?,
+            None => (signed_number(&block[136..148]).ok_or(self.bad("mtime"))?, 0),
         };
         let device = match kind {
-            Kind::CharDevice | Kind::BlockDevice => {
-                let part = |range: std::ops::Range<usize>, field| {
-                    let n = number(&block[range], field, at)?;
-                    u32::try_from(n).map_err(|_| TarError::Number { field, at })
-                };
-                (
-                    part(329..337, "device major")?,
-                    part(337..345, "device minor")?,
-                )
-            }
+            Kind::CharDevice | Kind::BlockDevice => (
+                self.number32("SCHILY.devmajor", "device major", 329..337)?,
+                self.number32("SCHILY.devminor", "device minor", 337..345)?,
+            ),
             _ => (0, 0),
         };
-        let xattrs = pending
-            .pax
-            .iter()
-            .filter_map(|(k, v)| {
-                Some((
-                    k.strip_prefix("SCHILY.xattr.")?.as_bytes().to_vec(),
-                    v.clone(),
-                ))
-            })
-            .collect();
-        // Only files have bytes; hard links of some writers repeat the size of their target.
-        let stored = if kind == Kind::Regular { size } else { 0 };
-        let mode = number(&block[100..108], "mode", at)? as u32 & 0o7777;
-        self.unread = stored;
-        self.padding = padding(stored);
+        let mut xattrs: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
+        for (key, value) in self.pending.pax.starting(b"SCHILY.xattr.") {
+            match xattrs.iter_mut().find(|(k, _)| k == key) {
+                Some((_, before)) => *before = value.to_vec(),
+                None => xattrs.push((key.to_vec(), value.to_vec())),
+            }
+        }
         Ok(Entry {
             path,
             link,
             kind,
-            mode,
-            uid,
-            gid,
+            mode: number(&block[100..108], "mode", at)? as u32 & 0o7777,
+            uid: self.number32("uid", "uid", 108..116)?,
+            gid: self.number32("gid", "gid", 116..124)?,
             mtime,
-            size: stored,
+            size: 0,
+            sparse: None,
             device,
             xattrs,
         })
     }
+
+    /// The value of a PAX record for this entry, or else for all.
+    fn record(&self, key: &str) -> Option<&'a [u8]> {
+        match self.pending.pax.get(key) {
+            Some(value) => value,
+            None => self.global.get(key).flatten(),
+        }
+    }
+
+    fn bad(&self, field: &'static str) -> TarError {
+        TarError::Number { field, at: self.at }
+    }
+
+    fn decimal(&self, key: &'static str, field: u64) -> Result<u64, TarError> {
+        match self.record(key) {
+            Some(text) => decimal(text).ok_or(self.bad(key)),
+            None => Ok(field),
+        }
+    }
+
+    fn number32(
+        &self,
+        key: &'static str,
+        field: &'static str,
+        range: std::ops::Range<usize>,
+    ) -> Result<u32, TarError> {
+        let n = match self.record(key) {
+            Some(text) => decimal(text).ok_or(self.bad(field))?,
+            None => number(self.block.get(range).unwrap_or_default(), field, self.at)?,
+        };
+        u32::try_from(n).map_err(|_| self.bad(field))
+    }
 }
 
-impl<R: Read> Read for Reader<R> {
+fn kind(flag: u8, path: &[u8]) -> Result<Kind, TarError> {
+    Ok(match flag {
+        // Version 7 archives mark a directory by a slash at the end of its name only.
+        0 | b'0' | b'7' if path.ends_with(b"/") => Kind::Directory,
+        0 | b'0' | b'7' | b'S' => Kind::Regular,
+        b'1' => Kind::HardLink,
+        b'2' => Kind::Symlink,
+        b'3' => Kind::CharDevice,
+        b'4' => Kind::BlockDevice,
+        b'5' | b'D' => Kind::Directory,
+        b'6' => Kind::Fifo,
+        other => {
+            return Err(TarError::Unsupported {
+                kind: char::from(other).to_string(),
+                path: String::from_utf8_lossy(path).into_owned(),
+            });
+        }
+    })
+}
+
+impl<R: Read, O> Read for Reader<R, O> {
     fn read(&mut self, buf: &mut [u8]) -> std::io::Result<usize> {
         let want = buf
             .len()
@@ -284,6 +501,28 @@ impl<R: Read> Read for Reader<R> {
         self.unread -= got as u64;
         self.offset += got as u64;
         Ok(got)
+    }
+}
+
+impl<R: BufRead, O> BufRead for Reader<R, O> {
+    fn fill_buf(&mut self) -> std::io::Result<&[u8]> {
+        if self.unread == 0 {
+            return Ok(&[]);
+        }
+        let bytes = self.input.fill_buf()?;
+        if bytes.is_empty() {
+            return Err(ErrorKind::UnexpectedEof.into());
+        }
+        let n = bytes
+            .len()
+            .min(usize::try_from(self.unread).unwrap_or(usize::MAX));
+        Ok(bytes.get(..n).unwrap_or_default())
+    }
+
+    fn consume(&mut self, n: usize) {
+        self.input.consume(n);
+        self.unread = self.unread.saturating_sub(n as u64);
+        self.offset += n as u64;
     }
 }
 
@@ -304,137 +543,11 @@ fn read_full(input: &mut impl Read, buf: &mut [u8]) -> std::io::Result<usize> {
     Ok(filled)
 }
 
-fn skip(input: &mut impl Read, n: u64) -> std::io::Result<u64> {
-    if n == 0 {
-        return Ok(0);
-    }
-    std::io::copy(&mut input.take(n), &mut std::io::sink())
-}
-
-fn until_nul(field: &[u8]) -> Vec<u8> {
-    let end = field.iter().position(|&b| b == 0).unwrap_or(field.len());
-    field.iter().take(end).copied().collect()
-}
-
-/// `prefix` and `name` of a ustar header; GNU headers use the prefix for something else.
-fn header_path(block: &[u8; BLOCK_BYTES]) -> Vec<u8> {
-    let name = until_nul(&block[..100]);
-    let prefix = until_nul(&block[345..500]);
-    if prefix.is_empty() || &block[257..263] != b"ustar\0" {
-        return name;
-    }
-    [prefix.as_slice(), b"/", name.as_slice()].concat()
-}
-
-/// Octal text, or base 256 when the first bit is set.
-fn number(field: &[u8], name: &'static str, at: u64) -> Result<u64, TarError> {
-    signed_number(field)
-        .and_then(|n| u64::try_from(n).ok())
-        .ok_or(TarError::Number { field: name, at })
-}
-
-fn signed_number(field: &[u8]) -> Option<i64> {
-    let (&first, rest) = field.split_first()?;
-    if first & 0x80 != 0 {
-        // Two's complement, big-endian; bit 6 of the first byte is the sign.
-        let start = if first & 0x40 != 0 { -1_i64 } else { 0 };
-        let start = (start << 6) | i64::from(first & 0x3f);
-        return rest
-            .iter()
-            .try_fold(start, |n, &b| n.checked_mul(256).map(|n| n | i64::from(b)));
-    }
-    let text = field.split(|&b| b == 0).next().unwrap_or_default();
-    let text = text.trim_ascii();
-    text.iter().try_fold(0_i64, |n, &b| match b {
-        b'0'..=b'7' => n.checked_mul(8)?.checked_add(i64::from(b - b'0')),
-        _ => None,
-    })
-}
-
-fn parse_decimal(text: &[u8]) -> Option<u64> {
-    std::str::from_utf8(text).ok()?.parse().ok()
-}
-
-/// `[-]SECONDS[.FRACTION]`; a negative time with a fraction counts up from the second below.
-fn parse_time(text: &[u8]) -> Option<(i64, u32)> {
-    let text = std::str::from_utf8(text).ok()?;
-    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
-    let seconds: i64 = whole.parse().ok()?;
-    if !fraction.bytes().all(|b| b.is_ascii_digit()) {
-        return None;
-    }
-    let digits = fraction.bytes().chain(std::iter::repeat(b'0')).take(9);
-    let nanos = digits.fold(0_u32, |n, b| n * 10 + u32::from(b - b'0'));
-    match (whole.starts_with('-'), nanos) {
-        (true, 1..) => Some((seconds.checked_sub(1)?, 1_000_000_000 - nanos)),
-        _ => Some((seconds, nanos)),
-    }
-}
-
-/// Records of the form `LENGTH KEY=VALUE\n`, where the length counts the whole record.
-fn parse_pax(
-    mut text: &[u8],
-    at: u64,
-    into: &mut BTreeMap<String, Vec<u8>>,
-) -> Result<(), TarError> {
-    let bad = || TarError::Pax(at);
-    while !text.is_empty() {
-        let space = text.iter().position(|&b| b == b' ').ok_or_else(bad)?;
-        let (digits, _) = text.split_at(space);
-        let length = parse_decimal(digits)
-            .and_then(|n| usize::try_from(n).ok())
-            .ok_or_else(bad)?;
-        let record = text.get(space + 1..length).ok_or_else(bad)?;
-        let record = record.strip_suffix(b"\n").ok_or_else(bad)?;
-        let equals = record.iter().position(|&b| b == b'=').ok_or_else(bad)?;
-        let (key, value) = record.split_at(equals);
-        let key = String::from_utf8(key.to_vec()).map_err(|_| bad())?;
-        let value = value.get(1..).unwrap_or_default();
-        let is_path = matches!(key.as_str(), "path" | "linkpath");
-        if is_path && value.contains(&0) {
-            return Err(bad());
-        }
-        // An empty value takes a global keyword back.
-        if value.is_empty() && !key.starts_with("SCHILY.xattr.") {
-            into.remove(&key);
-        } else {
-            into.insert(key, value.to_vec());
-        }
-        text = text.get(length..).ok_or_else(bad)?;
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::Writer;
     use super::*;
     use proptest::prelude::*;
-
-    #[test]
-    fn numbers_in_octal_and_base_256() {
-        assert_eq!(signed_number(b"0000644\0"), Some(0o644));
-        assert_eq!(signed_number(b"   17 \0 "), Some(0o17));
-        assert_eq!(signed_number(b"\0\0\0\0"), Some(0));
-        assert_eq!(
-            signed_number(b"\x80\0\0\0\0\0\0\x01\0\0\0\0"),
-            Some(1 << 32)
-        );
-        assert_eq!(signed_number(&[0xff; 12]), Some(-1));
-        assert_eq!(signed_number(b"12x"), None);
-        assert_eq!(signed_number(&[0xbf; 12]), None);
-    }
-
-    #[test]
-    fn times_with_fractions() {
-        assert_eq!(
-            parse_time(b"1700000000.5"),
-            Some((1_700_000_000, 500_000_000))
-        );
-        assert_eq!(parse_time(b"-1.25"), Some((-2, 750_000_000)));
-        assert_eq!(parse_time(b"7"), Some((7, 0)));
-        assert_eq!(parse_time(b"7.x"), None);
-    }
 
     #[test]
     fn long_names_and_attributes_round_trip() {
@@ -447,6 +560,7 @@ mod tests {
             gid: 7,
             mtime: (12, 34),
             size: 5,
+            sparse: None,
             device: (0, 0),
             xattrs: vec![(b"user.a".to_vec(), b"\0\n=".to_vec())],
         };

@@ -31,6 +31,7 @@ impl<W: Write> Writer<W> {
                 gid: 0,
                 mtime: (0, 0),
                 size: pax.len() as u64,
+                sparse: None,
                 device: (0, 0),
                 xattrs: Vec::new(),
             };

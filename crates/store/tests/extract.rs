@@ -1,9 +1,11 @@
-//! Layers as hostile and odd as they come, unpacked for real (needs root: owners and devices).
+//! Layers as odd and hostile as they come, taken in for real (needs root: owners and devices).
 
-use super::*;
-use crate::tar::Writer;
+use carrack_store::tar::{Entry, Kind, Writer};
+use carrack_store::{
+    DriverError, DriverKind, ExtractError, Ingested, LayerError, LayerSource, Store,
+};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 fn entry(kind: Kind, path: &str) -> Entry {
     Entry {
@@ -36,26 +38,66 @@ fn pack(entries: &[(Entry, Vec<u8>)]) -> Vec<u8> {
     writer.finish().unwrap()
 }
 
-/// Unpacks into `TEMP/layer`; the test may look at what is beside it.
-fn unpack(entries: &[(Entry, Vec<u8>)]) -> (tempfile::TempDir, Result<Extracted, ExtractError>) {
+/// A layer that went into a store of its own.
+struct Unpacked {
+    _temp: tempfile::TempDir,
+    outcome: Result<Ingested, LayerError>,
+    /// Its files.
+    at: PathBuf,
+}
+
+impl Unpacked {
+    fn ok(self) -> Self {
+        if let Err(error) = &self.outcome {
+            panic!("{error}: {:?}", std::error::Error::source(error));
+        }
+        self
+    }
+
+    fn refused(&self) -> Option<&ExtractError> {
+        match &self.outcome {
+            Err(LayerError::Unpack(_, DriverError::Extract(error))) => Some(error),
+            _ => None,
+        }
+    }
+}
+
+fn unpack(entries: &[(Entry, Vec<u8>)]) -> Unpacked {
     let temp = tempfile::tempdir().unwrap();
-    std::fs::write(temp.path().join("outside"), "untouched").unwrap();
-    std::fs::create_dir(temp.path().join("layer")).unwrap();
-    let root = std::fs::File::open(temp.path().join("layer"))
-        .unwrap()
-        .into();
+    let outside = ["outside", "store/outside", "store/tmp/outside"].map(|p| temp.path().join(p));
+    let store = Store::open_with(temp.path().join("store"), Some(DriverKind::Overlay)).unwrap();
+    for path in &outside {
+        std::fs::write(path, "untouched").unwrap();
+    }
     let bytes = pack(entries);
-    let outcome = extract(bytes.as_slice(), root).map(|(_, done)| done);
-    assert_eq!(
-        std::fs::read_to_string(temp.path().join("outside")).unwrap(),
-        "untouched"
-    );
-    assert_eq!(
-        std::fs::read_dir(temp.path()).unwrap().count(),
-        2,
-        "nothing beside the layer"
-    );
-    (temp, outcome)
+    let lease = store.lease().unwrap();
+    let open = || Ok(bytes.as_slice());
+    let outcome = store.ingest(&lease, &LayerSource::default(), open, &|_| {});
+    drop(lease);
+    for path in &outside {
+        assert_eq!(std::fs::read_to_string(path).unwrap(), "untouched");
+        assert_eq!(path.metadata().unwrap().nlink(), 1);
+        std::fs::remove_file(path).unwrap();
+    }
+    assert_eq!(std::fs::read_dir(temp.path()).unwrap().count(), 1);
+    let left = std::fs::read_dir(store.root().join("tmp")).unwrap().count();
+    assert_eq!(left, 0, "something unfinished");
+    let mut at = PathBuf::new();
+    if let Ok(layer) = &outcome {
+        at = store.layer_path(&layer.diff_id).join("fs");
+        let mut names: Vec<_> = std::fs::read_dir(at.parent().unwrap())
+            .unwrap()
+            .map(|e| e.unwrap().file_name().into_string().unwrap())
+            .filter(|n| !n.starts_with("kept"))
+            .collect();
+        names.sort();
+        assert_eq!(names, ["forms.json", "fs", "info.json", "recipe"]);
+    }
+    Unpacked {
+        _temp: temp,
+        outcome,
+        at,
+    }
 }
 
 fn is_whiteout_at(path: &Path) -> bool {
@@ -65,7 +107,8 @@ fn is_whiteout_at(path: &Path) -> bool {
 
 fn is_opaque(path: &Path) -> bool {
     let mut value = [0; 8];
-    rustix::fs::getxattr(path, OPAQUE, &mut value).is_ok_and(|n| &value[..n] == b"y")
+    rustix::fs::getxattr(path, "trusted.overlay.opaque", &mut value)
+        .is_ok_and(|n| &value[..n] == b"y")
 }
 
 fn root_only() -> bool {
@@ -91,7 +134,7 @@ fn modes_owners_times_links_and_devices_arrive() {
     null.device = (1, 3);
     let mut top = entry(Kind::Directory, "./");
     top.mode = 0o711;
-    let (temp, outcome) = unpack(&[
+    let layer = unpack(&[
         (top, Vec::new()),
         dir("bin/"),
         setuid,
@@ -101,14 +144,10 @@ fn modes_owners_times_links_and_devices_arrive() {
         (entry(Kind::Fifo, "pipe"), Vec::new()),
         file("deep/er/than/dirs", ""),
     ]);
-    assert_eq!(
-        outcome.unwrap(),
-        Extracted {
-            entries: 8,
-            bytes: 7
-        }
-    );
-    let at = temp.path().join("layer");
+    let layer = layer.ok();
+    let info = layer.outcome.as_ref().unwrap().info.clone();
+    assert_eq!((info.entries, info.bytes), (8, 7));
+    let at = layer.at.clone();
     let su = at.join("bin/su").symlink_metadata().unwrap();
     assert_eq!(
         (
@@ -164,10 +203,11 @@ fn names_that_climb_out_are_refused() {
     ];
     for bad in refused {
         let name = bad.0.path.clone();
-        let (_temp, outcome) = unpack(&[bad]);
+        let layer = unpack(&[bad]);
         assert!(
-            matches!(outcome, Err(ExtractError::Escapes(_))),
-            "{name:?}: {outcome:?}"
+            matches!(layer.refused(), Some(ExtractError::Escapes(_))),
+            "{name:?}: {:?}",
+            layer.outcome
         );
     }
 }
@@ -177,7 +217,7 @@ fn absolute_names_and_links_lead_inside_the_layer() {
     if root_only() {
         return;
     }
-    let (temp, outcome) = unpack(&[
+    let layer = unpack(&[
         file("/etc/abs", "1"),
         link(Kind::Symlink, "up", "../../../.."),
         file("up/via-up", "2"),
@@ -187,8 +227,8 @@ fn absolute_names_and_links_lead_inside_the_layer() {
         file("etc2/passwd", "4"),
         link(Kind::HardLink, "hard", "up/up/etc/passwd"),
     ]);
-    outcome.unwrap();
-    let at = temp.path().join("layer");
+    let layer = layer.ok();
+    let at = layer.at.clone();
     for (path, text) in [
         ("etc/abs", "1"),
         ("via-up", "2"),
@@ -209,7 +249,7 @@ fn writing_through_a_link_at_the_end_of_a_name_replaces_the_link() {
     if root_only() {
         return;
     }
-    let (temp, outcome) = unpack(&[
+    let layer = unpack(&[
         link(Kind::Symlink, "f", "../outside"),
         file("f", "mine"),
         link(Kind::Symlink, "h", "../outside"),
@@ -219,8 +259,8 @@ fn writing_through_a_link_at_the_end_of_a_name_replaces_the_link() {
         dir("d"),
         file("d/inside", "3"),
     ]);
-    outcome.unwrap();
-    let at = temp.path().join("layer");
+    let layer = layer.ok();
+    let at = layer.at.clone();
     assert_eq!(std::fs::read_to_string(at.join("f")).unwrap(), "mine");
     assert_eq!(std::fs::read_to_string(at.join("h2")).unwrap(), "also mine");
     assert_eq!(std::fs::read_to_string(at.join("d/inside")).unwrap(), "3");
@@ -231,19 +271,21 @@ fn a_link_that_leads_nowhere_is_no_parent() {
     if root_only() {
         return;
     }
-    let (_temp, outcome) = unpack(&[link(Kind::Symlink, "gone", "nowhere"), file("gone/x", "1")]);
+    let layer = unpack(&[link(Kind::Symlink, "gone", "nowhere"), file("gone/x", "1")]);
     assert!(
-        matches!(outcome, Err(ExtractError::Entry { .. })),
-        "{outcome:?}"
+        matches!(layer.refused(), Some(ExtractError::Entry { .. })),
+        "{:?}",
+        layer.outcome
     );
-    let (_temp, outcome) = unpack(&[
+    let layer = unpack(&[
         link(Kind::Symlink, "a", "b"),
         link(Kind::Symlink, "b", "a"),
         file("a/x", "1"),
     ]);
     assert!(
-        matches!(outcome, Err(ExtractError::Entry { .. })),
-        "{outcome:?}"
+        matches!(layer.refused(), Some(ExtractError::Entry { .. })),
+        "{:?}",
+        layer.outcome
     );
 }
 
@@ -252,7 +294,7 @@ fn whiteouts_become_overlay_marks() {
     if root_only() {
         return;
     }
-    let (temp, outcome) = unpack(&[
+    let layer = unpack(&[
         file("a/.wh.gone", ""),
         file("b/.wh..wh..opq", ""),
         file("b/kept", "new"),
@@ -267,8 +309,8 @@ fn whiteouts_become_overlay_marks() {
         file(".wh.g", ""),
         file(".wh..wh.plnk", ""),
     ]);
-    outcome.unwrap();
-    let at = temp.path().join("layer");
+    let layer = layer.ok();
+    let at = layer.at.clone();
     assert!(is_whiteout_at(&at.join("a/gone")));
     assert!(is_opaque(&at.join("b")) && at.join("b/kept").is_file());
     assert!(
@@ -283,8 +325,9 @@ fn whiteouts_become_overlay_marks() {
     assert_eq!(std::fs::read_to_string(at.join("g")).unwrap(), "new");
     assert_eq!(std::fs::read_dir(&at).unwrap().count(), 6);
     for bad in [".wh.", ".wh..", ".wh..."] {
-        let (_temp, outcome) = unpack(&[file(bad, "")]);
-        assert!(matches!(outcome, Err(ExtractError::Whiteout(_))), "{bad}");
+        let layer = unpack(&[file(bad, "")]);
+        let refused = layer.refused();
+        assert!(matches!(refused, Some(ExtractError::Whiteout(_))), "{bad}");
     }
 }
 
@@ -293,7 +336,7 @@ fn later_entries_replace_earlier_ones() {
     if root_only() {
         return;
     }
-    let (temp, outcome) = unpack(&[
+    let layer = unpack(&[
         dir("x"),
         file("x/inner", "1"),
         file("x", "now a file"),
@@ -303,8 +346,8 @@ fn later_entries_replace_earlier_ones() {
         dir("y"),
         link(Kind::HardLink, "y/z", "y/z"),
     ]);
-    outcome.unwrap();
-    let at = temp.path().join("layer");
+    let layer = layer.ok();
+    let at = layer.at.clone();
     assert_eq!(std::fs::read_to_string(at.join("x")).unwrap(), "now a file");
     assert_eq!(std::fs::read_to_string(at.join("y/z")).unwrap(), "2");
 }

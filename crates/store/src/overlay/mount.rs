@@ -8,6 +8,8 @@
 //! no character of a path is special. Layers are added one by one with `lowerdir+` (Linux 6.5); an
 //! older kernel takes them in one option of at most 255 bytes, which is enough for 13 layers.
 
+use super::Privilege;
+use crate::driver::Upper;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
@@ -17,6 +19,7 @@ use std::path::{Path, PathBuf};
 /// fsconfig(2) refuses longer values.
 const OPTION_BYTES_MAX: usize = 255;
 const MESSAGE_BYTES_MAX: usize = 1024;
+const DIRECTORY: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
 /// An overlay that cannot be mounted.
 #[derive(Debug, thiserror::Error)]
@@ -27,6 +30,17 @@ pub enum OverlayError {
         /// Which one.
         path: PathBuf,
         /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The owners of a layer's files cannot be mapped.
+    #[error(
+        "cannot map the owners of {path}: the file system must support idmapped mounts (ext4, xfs, btrfs, tmpfs on newer kernels)"
+    )]
+    Map {
+        /// The layer.
+        path: PathBuf,
+        /// The kernel's answer.
         #[source]
         source: std::io::Error,
     },
@@ -46,24 +60,30 @@ pub enum OverlayError {
     },
 }
 
-/// Mounts `lowers` (topmost first) under `upper` (upper and work directory).
+/// Mounts `lowers` (topmost first), under `upper` when there is one.
+///
+/// With a user namespace in `idmap`, every layer is mounted with its map of owners first, so the files
+/// stay as they are and only look as if they belonged to the container's users.
 ///
 /// Needs CAP_SYS_ADMIN in the user namespace of the mount namespace.
 ///
 /// # Errors
 /// [`OverlayError`].
-pub fn mount_overlay(
+pub(crate) fn mount_detached(
     lowers: &[PathBuf],
-    upper: Option<(&Path, &Path)>,
-    volatile: bool,
+    upper: Option<Upper<'_>>,
+    idmap: Option<BorrowedFd<'_>>,
+    privilege: Privilege,
 ) -> Result<OwnedFd, OverlayError> {
+    let open = |path: &Path| match idmap {
+        Some(userns) => open_mapped(path, userns),
+        None => open(path),
+    };
     let lowers = lowers
         .iter()
         .map(|p| open(p))
         .collect::<Result<Vec<_>, _>>()?;
-    let upper = upper
-        .map(|(u, w)| Ok::<_, OverlayError>((open(u)?, open(w)?)))
-        .transpose()?;
+    let directories = upper.map(|u| open_upper(u, &open)).transpose()?;
     let fs = rustix::mount::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).map_err(|e| {
         OverlayError::Mount {
             step: "fsopen",
@@ -81,25 +101,78 @@ pub fn mount_overlay(
     };
     let set =
         |key: &'static str, value: &str| rustix::mount::fsconfig_set_string(fs.as_fd(), key, value);
+    let flag = |key: &'static str| rustix::mount::fsconfig_set_flag(fs.as_fd(), key);
     set("source", "carrack").map_err(failed("source"))?;
+    if privilege == Privilege::UserNamespace {
+        flag("userxattr").map_err(failed("userxattr"))?;
+    }
     add_lowers(&lowers, &set).map_err(|e| match e {
         Errno::NAMETOOLONG => OverlayError::TooManyLayers(lowers.len()),
         e => failed("lowerdir")(e),
     })?;
-    if let Some((upper, work)) = &upper {
+    if let Some((upper, work)) = &directories {
         set("upperdir", &proc_path(upper)).map_err(failed("upperdir"))?;
         set("workdir", &proc_path(work)).map_err(failed("workdir"))?;
-        if volatile {
-            rustix::mount::fsconfig_set_flag(fs.as_fd(), "volatile").map_err(failed("volatile"))?;
-        }
+    }
+    if upper.is_some_and(|u| u.volatile) {
+        flag("volatile").map_err(failed("volatile"))?;
     }
     rustix::mount::fsconfig_create(fs.as_fd()).map_err(failed("create"))?;
-    rustix::mount::fsmount(
-        fs.as_fd(),
-        FsMountFlags::FSMOUNT_CLOEXEC,
-        MountAttrFlags::empty(),
-    )
-    .map_err(failed("fsmount"))
+    let attributes = match upper {
+        Some(_) => MountAttrFlags::empty(),
+        None => MountAttrFlags::MOUNT_ATTR_RDONLY,
+    };
+    rustix::mount::fsmount(fs.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)
+        .map_err(failed("fsmount"))
+}
+
+/// Both directories on one mount, as overlayfs wants.
+fn open_upper(
+    upper: Upper<'_>,
+    open: &impl Fn(&Path) -> Result<OwnedFd, OverlayError>,
+) -> Result<(OwnedFd, OwnedFd), OverlayError> {
+    let (Some(parent), Some(first), Some(second)) = (
+        upper
+            .upper
+            .parent()
+            .filter(|p| Some(*p) == upper.work.parent()),
+        upper.upper.file_name(),
+        upper.work.file_name(),
+    ) else {
+        return Err(OverlayError::Open {
+            path: upper.work.to_owned(),
+            source: std::io::ErrorKind::InvalidInput.into(),
+        });
+    };
+    let parent = open(parent)?;
+    let child = |name: &std::ffi::OsStr, path: &Path| {
+        rustix::fs::openat(&parent, name, DIRECTORY, Mode::empty()).map_err(|e| {
+            OverlayError::Open {
+                path: path.to_owned(),
+                source: e.into(),
+            }
+        })
+    };
+    Ok((child(first, upper.upper)?, child(second, upper.work)?))
+}
+
+/// A detached mount of the directory whose owners are shown by the user namespace's map.
+fn open_mapped(path: &Path, userns: BorrowedFd<'_>) -> Result<OwnedFd, OverlayError> {
+    let failed = |source: std::io::Error| OverlayError::Map {
+        path: path.to_owned(),
+        source,
+    };
+    let directory = open(path)?;
+    let tree = carrack_sys::mount::clone_tree(directory.as_fd(), c"", false)
+        .map_err(|e| failed(e.into()))?;
+    let attribute = carrack_sys::mount::MountAttr {
+        set: carrack_sys::mount::attr::IDMAP,
+        userns_fd: userns.as_raw_fd() as u64,
+        ..Default::default()
+    };
+    carrack_sys::mount::mount_setattr(tree.as_fd(), false, &attribute)
+        .map_err(|e| failed(e.into()))?;
+    Ok(tree)
 }
 
 fn add_lowers(
@@ -125,8 +198,7 @@ fn add_lowers(
 }
 
 fn open(path: &Path) -> Result<OwnedFd, OverlayError> {
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    rustix::fs::open(path, flags, Mode::empty()).map_err(|e| OverlayError::Open {
+    rustix::fs::open(path, DIRECTORY, Mode::empty()).map_err(|e| OverlayError::Open {
         path: path.to_owned(),
         source: e.into(),
     })

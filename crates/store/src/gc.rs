@@ -1,0 +1,147 @@
+//! Garbage collection: what no image, no snapshot and no living lease needs is removed.
+//!
+//! Under the meta lock (exclusive, milliseconds) the unreachable is found and renamed into the lease's
+//! directory in `tmp/`; then the lock is let go and the files are removed. Space is free when the call
+//! returns. A crash in between leaves what the next sweep removes. When a record cannot be read, nothing is
+//! removed: what it names is unknown.
+
+use crate::durable::remove_path;
+use crate::images::ImageError;
+use crate::lease::Lease;
+use crate::store::{Removing, Store, StoreError};
+use carrack_spec::Digest;
+use std::collections::BTreeSet;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+/// What a removal freed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Reclaimed {
+    /// Layers that are gone.
+    pub layers: Vec<Digest>,
+    /// Documents that are gone.
+    pub blobs: Vec<Digest>,
+    /// Bytes on disk that are free again.
+    pub bytes: u64,
+}
+
+/// Things that were moved away to be removed.
+#[must_use]
+pub(crate) struct Trash {
+    places: Vec<PathBuf>,
+    reclaimed: Reclaimed,
+}
+
+impl Store {
+    /// Removes layers and documents that nothing needs.
+    ///
+    /// # Errors
+    /// A record cannot be read (nothing is removed then), or a file cannot be removed.
+    pub fn collect_garbage(&self) -> Result<Reclaimed, ImageError> {
+        let lease = self.lease()?;
+        let held = self.removing()?;
+        let trash = self.take_unreachable(&lease, &held)?;
+        drop(held);
+        Ok(trash.empty()?)
+    }
+
+    /// Moves away what nothing needs.
+    pub(crate) fn take_unreachable(
+        &self,
+        lease: &Lease,
+        held: &Removing,
+    ) -> Result<Trash, ImageError> {
+        let (records, bad) = self.records()?;
+        if let Some(error) = bad.into_iter().next() {
+            return Err(error);
+        }
+        let mut keep = self.leased(held)?;
+        let mut add = |digest: &Digest| keep.insert(digest.hex().to_owned());
+        for (_, record) in &records {
+            for digest in record.blobs().into_iter().chain(&record.layers) {
+                add(digest);
+            }
+        }
+        for (_, snapshot) in self.snapshots()? {
+            add(&snapshot.image);
+            for digest in &snapshot.layers {
+                add(digest);
+            }
+        }
+        let mut trash = Trash {
+            places: Vec::new(),
+            reclaimed: Reclaimed::default(),
+        };
+        trash.reclaimed.blobs = take(&self.path("blobs/sha256"), &keep, lease, &mut trash.places)?;
+        let layers = self.path("layers");
+        trash.reclaimed.layers = take(&layers, &keep, lease, &mut trash.places)?;
+        let kept: Vec<PathBuf> = self
+            .layer_ids()?
+            .iter()
+            .map(|l| self.layer_path(l))
+            .collect();
+        let places = std::cell::RefCell::new(&mut trash.places);
+        let place = || {
+            let place = lease.temporary();
+            places.borrow_mut().push(place.clone());
+            place
+        };
+        self.driver()
+            .collect(&kept, &place)
+            .map_err(|e| crate::layers::LayerError::Unpack("collection".into(), e))?;
+        Ok(trash)
+    }
+}
+
+impl Trash {
+    /// Removes everything and tells what was freed.
+    pub(crate) fn empty(mut self) -> Result<Reclaimed, StoreError> {
+        for place in &self.places {
+            self.reclaimed.bytes += bytes_on_disk(place);
+            remove_path(place).map_err(StoreError::io("remove", place))?;
+        }
+        Ok(self.reclaimed)
+    }
+}
+
+/// Moves the entries of `directory` that are not to be kept away.
+fn take(
+    directory: &Path,
+    keep: &BTreeSet<String>,
+    lease: &Lease,
+    places: &mut Vec<PathBuf>,
+) -> Result<Vec<Digest>, StoreError> {
+    let entries = std::fs::read_dir(directory).map_err(StoreError::io("list", directory))?;
+    let mut taken = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(StoreError::io("list", directory))?;
+        let name = entry.file_name();
+        if name.to_str().is_some_and(|name| keep.contains(name)) {
+            continue;
+        }
+        let place = lease.temporary();
+        std::fs::rename(entry.path(), &place).map_err(StoreError::io("remove", entry.path()))?;
+        places.push(place);
+        taken.extend(
+            name.to_str()
+                .and_then(|n| format!("sha256:{n}").parse().ok()),
+        );
+    }
+    Ok(taken)
+}
+
+/// Bytes that a tree takes; what cannot be looked at counts nothing.
+fn bytes_on_disk(path: &Path) -> u64 {
+    let Ok(metadata) = path.symlink_metadata() else {
+        return 0;
+    };
+    let own = match metadata.nlink() > 1 && !metadata.is_dir() {
+        true => metadata.blocks() * 512 / metadata.nlink(),
+        false => metadata.blocks() * 512,
+    };
+    if !metadata.is_dir() {
+        return own;
+    }
+    let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
+    own + entries.map(|e| bytes_on_disk(&e.path())).sum::<u64>()
+}

@@ -1,0 +1,234 @@
+//! Leases: one for each running user of the store that makes things or relies on things.
+//!
+//! A lease is a file in `leases/`, locked (flock) as long as its owner lives, and a directory of the
+//! same name in `tmp/` for what is unfinished. Its lines `layer HEX` and `blob HEX` keep these from
+//! being removed. Whoever finds a lease that nobody has locked removes both: the owner was killed.
+
+use crate::durable::remove_path;
+use crate::store::{Store, StoreError, open_lock};
+use carrack_spec::Digest;
+use rustix::fs::{FlockOperation, Mode};
+use rustix::io::Errno;
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::Write;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Times that a name is tried that a sweep took away in the moment it was made.
+const TRIES_MAX: u32 = 100;
+
+/// Leave to make things in the store, and protection for what it relies on; ended on drop.
+#[derive(Debug)]
+pub struct Lease {
+    store: Store,
+    /// Locked.
+    file: File,
+    path: PathBuf,
+    scratch: PathBuf,
+    counter: AtomicU64,
+}
+
+impl Store {
+    /// A new lease.
+    ///
+    /// # Errors
+    /// The files cannot be made.
+    pub fn lease(&self) -> Result<Lease, StoreError> {
+        static COUNTER: AtomicU64 = AtomicU64::new(0);
+        let mut tries = 0;
+        loop {
+            // Process ids come again, and are not unique across PID namespaces: the time helps.
+            let n = COUNTER.fetch_add(1, Ordering::Relaxed);
+            let now = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
+            let id = format!(
+                "{}-{n}-{:x}{:08x}",
+                std::process::id(),
+                now.tv_sec,
+                now.tv_nsec
+            );
+            let path = self.path("leases").join(&id);
+            let made = File::options()
+                .append(true)
+                .create_new(true)
+                .mode(0o600)
+                .open(&path);
+            tries += 1;
+            let file = match made {
+                Ok(file) => file,
+                Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists && tries < TRIES_MAX => {
+                    continue;
+                }
+                Err(e) => return Err(StoreError::io("make", path)(e)),
+            };
+            // A sweep may have seen the file before it was locked.
+            let locked = try_lock(&file, &path)?;
+            if !locked || !is_at(&file, &path) {
+                if tries < TRIES_MAX {
+                    continue;
+                }
+                return Err(StoreError::io("lock", path)(Errno::AGAIN.into()));
+            }
+            let scratch = self.path("tmp").join(&id);
+            rustix::fs::mkdir(&scratch, Mode::from_raw_mode(0o700))
+                .map_err(|e| StoreError::io("make the directory", &scratch)(e.into()))?;
+            return Ok(Lease {
+                store: self.clone(),
+                file,
+                path,
+                scratch,
+                counter: AtomicU64::new(0),
+            });
+        }
+    }
+
+    /// What living leases protect, as hexadecimal digits. Only for the holder of the removing lock.
+    pub(crate) fn leased(
+        &self,
+        _held: &crate::store::Removing,
+    ) -> Result<BTreeSet<String>, StoreError> {
+        let mut found = BTreeSet::new();
+        for path in self.lease_files()? {
+            let Ok(text) = std::fs::read_to_string(&path) else {
+                continue;
+            };
+            let words = text.lines().filter_map(|l| l.split_once(' '));
+            found.extend(words.map(|(_, hex)| hex.to_owned()));
+        }
+        Ok(found)
+    }
+
+    /// Removes what dead owners left. Best effort: what cannot be removed is left for the next time.
+    pub(crate) fn sweep(&self) {
+        for path in self.lease_files().unwrap_or_default() {
+            let Ok(file) = File::open(&path) else {
+                continue;
+            };
+            if !matches!(try_lock(&file, &path), Ok(true)) || !is_at(&file, &path) {
+                continue;
+            }
+            let scratch = path.file_name().map(|id| self.path("tmp").join(id));
+            let removed = scratch.map_or(Ok(()), |s| remove_path(&s));
+            if let Err(error) = removed.and_then(|()| remove_path(&path)) {
+                log::warn!("cannot remove the leftover {}: {error}", path.display());
+            }
+        }
+    }
+
+    fn lease_files(&self) -> Result<Vec<PathBuf>, StoreError> {
+        let directory = self.path("leases");
+        let entries = std::fs::read_dir(&directory).map_err(StoreError::io("list", &directory))?;
+        Ok(entries.flatten().map(|e| e.path()).collect())
+    }
+}
+
+impl Lease {
+    /// The store it belongs to.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Keeps a layer from being removed as long as the lease lives; false when it is not there.
+    ///
+    /// # Errors
+    /// The lease cannot be written.
+    pub fn protect_layer(&self, diff_id: &Digest) -> Result<bool, StoreError> {
+        self.protect("layer", diff_id, || self.store.has_layer(diff_id))
+    }
+
+    /// Keeps a blob from being removed as long as the lease lives; false when it is not there.
+    ///
+    /// # Errors
+    /// The lease cannot be written.
+    pub fn protect_blob(&self, digest: &Digest) -> Result<bool, StoreError> {
+        self.protect("blob", digest, || self.store.has_blob(digest))
+    }
+
+    /// A name for something unfinished, in a directory that goes away with the lease.
+    pub fn temporary(&self) -> PathBuf {
+        let n = self.counter.fetch_add(1, Ordering::Relaxed);
+        self.scratch.join(n.to_string())
+    }
+
+    /// The line is written before the thing is there, for one who puts it there under the same lock.
+    pub(crate) fn announce(&self, kind: &str, digest: &Digest) -> Result<(), StoreError> {
+        let line = format!("{kind} {}\n", digest.hex());
+        (&self.file)
+            .write_all(line.as_bytes())
+            .map_err(StoreError::io("write", &self.path))
+    }
+
+    fn protect(
+        &self,
+        kind: &str,
+        digest: &Digest,
+        exists: impl Fn() -> bool,
+    ) -> Result<bool, StoreError> {
+        let _held = self.store.committing()?;
+        if !exists() {
+            return Ok(false);
+        }
+        self.announce(kind, digest)?;
+        Ok(true)
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if let Err(error) = remove_path(&self.scratch).and_then(|()| remove_path(&self.path)) {
+            log::warn!("cannot remove {}: {error}", self.scratch.display());
+        }
+    }
+}
+
+/// A lock that one owner at a time has: who waits gets it when the owner lets go or dies.
+#[derive(Debug)]
+pub(crate) struct Turn {
+    _file: File,
+    path: PathBuf,
+}
+
+impl Turn {
+    /// Takes the lock file at `path`; calls `waiting` when somebody has it.
+    pub(crate) fn take(path: PathBuf, waiting: impl Fn()) -> Result<Self, StoreError> {
+        loop {
+            let file = open_lock(&path)?;
+            if !try_lock(&file, &path)? {
+                waiting();
+                rustix::io::retry_on_intr(|| {
+                    rustix::fs::flock(&file, FlockOperation::LockExclusive)
+                })
+                .map_err(|e| StoreError::io("lock", &path)(e.into()))?;
+            }
+            // The owner before removes the file when it is done.
+            if is_at(&file, &path) {
+                return Ok(Self { _file: file, path });
+            }
+        }
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        if let Err(error) = remove_path(&self.path) {
+            log::warn!("cannot remove {}: {error}", self.path.display());
+        }
+    }
+}
+
+fn try_lock(file: &File, path: &Path) -> Result<bool, StoreError> {
+    let operation = FlockOperation::NonBlockingLockExclusive;
+    match rustix::io::retry_on_intr(|| rustix::fs::flock(file, operation)) {
+        Ok(()) => Ok(true),
+        Err(Errno::WOULDBLOCK) => Ok(false),
+        Err(error) => Err(StoreError::io("lock", path)(error.into())),
+    }
+}
+
+/// True when the open file still has the name `path`.
+fn is_at(file: &File, path: &Path) -> bool {
+    let there = path.symlink_metadata();
+    let open = file.metadata();
+    matches!((there, open), (Ok(a), Ok(b)) if (a.dev(), a.ino()) == (b.dev(), b.ino()))
+}
