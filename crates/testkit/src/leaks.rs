@@ -65,16 +65,24 @@ fn names(name: &str, id: &str) -> bool {
     })
 }
 
-/// Host pids of live processes in a cgroup named after `id`.
+/// Host pids of processes in a cgroup named after `id`. One that has ended and waits for
+/// process 1 to reap it is nobody's fault but that one's.
 pub fn processes(id: &str) -> Vec<i32> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     entries
         .filter_map(|entry| entry.file_name().to_string_lossy().parse::<i32>().ok())
         .filter(|pid| {
             let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
-            names(&groups, id)
+            names(&groups, id) && !is_left_to_init(*pid)
         })
         .collect()
+}
+
+fn is_left_to_init(pid: i32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // The name before may hold anything.
+    stat.rsplit_once(") ")
+        .is_some_and(|(_, rest)| rest.starts_with("Z 1 "))
 }
 
 #[cfg(test)]

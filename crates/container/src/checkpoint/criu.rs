@@ -13,11 +13,11 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::FdFlags;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use std::ffi::{CString, OsStr};
-use std::fs::{DirBuilder, File};
+use std::fs::{DirBuilder, File, Permissions};
 use std::io::{Read, Seek, SeekFrom};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
 /// criu 3.15: external pid namespaces, and the notification that lazy pages can be served.
@@ -410,6 +410,23 @@ impl Directories {
             work: work.map(|path| open(path, true)).transpose()?,
             log: work.unwrap_or(&options.images).join(log),
         })
+    }
+
+    /// Lets group `gid` pass the images' directory. The processes of a user namespace read their
+    /// images with its rights and know their names; they need not list the directory.
+    pub fn let_in(&self, gid: u32) {
+        let metadata = self.images.metadata();
+        let closed = metadata.is_ok_and(|found| {
+            found.mode() & 0o001 == 0 && (found.gid() != gid || found.mode() & 0o010 == 0)
+        });
+        if !closed {
+            return;
+        }
+        let opened = fchown(&self.images, None, Some(gid))
+            .and_then(|()| self.images.set_permissions(Permissions::from_mode(0o710)));
+        if let Err(error) = opened {
+            log::warn!("cannot let group {gid} into the images' directory: {error}");
+        }
     }
 
     /// The same directories as process `pid` has them in its mount namespace. criu makes mounts

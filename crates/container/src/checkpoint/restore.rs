@@ -8,7 +8,7 @@
 use super::criu::{Criu, Descriptors, Directories, Prepare, Program, Reason};
 use super::dump::EXTERNAL;
 use super::mounts::{self, Sort};
-use super::rpc::{Kind, Options, Response, flag};
+use super::rpc::{CgroupsMode, Kind, Options, Response, flag};
 use super::{DESCRIPTORS, RestoreOptions, attributes, config_file};
 use crate::create::{Maker, Undo};
 use crate::error::{Error, Names};
@@ -52,6 +52,12 @@ impl Runtime {
             .map_err(|e| Error::path("cannot find the bundle", &options.bundle, e))?;
         let (text, spec) = config::read(&bundle.join("config.json"))?;
         validate::spec(&spec)?;
+        if options.criu.cgroups == CgroupsMode::Strict {
+            return Err(Error::invalid(
+                "--manage-cgroups-mode",
+                "strict wants criu to make the container's cgroup, which a restore makes itself; use full",
+            ));
+        }
         Directories::check(&options.criu, false)?;
         let stored_streams = read_descriptors(&options.criu.images)?;
         let program = Program::find()?;
@@ -61,6 +67,9 @@ impl Runtime {
         }
         program.check_features(false, options.criu.lazy_pages)?;
         let directories = Directories::open(&options.criu, false, LOG)?;
+        if let Some(gid) = root_group(&spec) {
+            directories.let_in(gid);
+        }
         let mut undo = Undo {
             directory: Some(StateDir::create(self.root(), id)?),
             ..Undo::default()
@@ -89,6 +98,13 @@ impl Runtime {
             }
         }
     }
+}
+
+/// The group on the host that is root in the container's own user namespace, if it has one.
+fn root_group(spec: &Spec) -> Option<u32> {
+    let mut mappings = spec.linux.iter().flat_map(|linux| &linux.gid_mappings);
+    let root = mappings.find(|mapping| mapping.container_id == 0);
+    root.map(|mapping| mapping.host_id)
 }
 
 struct Restorer<'a> {
@@ -150,6 +166,7 @@ impl Restorer<'_> {
             console: None,
             init: None,
         };
+        let others = children(&proc);
         let mut criu = self.program.spawn(&descriptors, &stage, names)?;
         let restored = (|| -> Result<(), Reason> {
             group.attach(criu.pid()).map_err(Error::from)?;
@@ -188,7 +205,7 @@ impl Restorer<'_> {
                     criu.kill();
                 }
                 drop(init);
-                end_restored(&proc, group, &request.cgroup_roots);
+                end_restored(&proc, group, &request.cgroup_roots, &others);
                 Err(reason.explain("restore", &self.directories.log))
             }
         };
@@ -343,22 +360,35 @@ fn parse_cgroups(text: &str) -> Vec<(String, String)> {
         .collect()
 }
 
-/// Ends what criu had restored when it failed, and reaps our children among that.
-fn end_restored(proc: &OwnedFd, group: &Group, roots: &[(String, String)]) {
+/// Ends what criu had restored when it failed, and reaps our children among that: those that
+/// are not the `others` of before.
+fn end_restored(proc: &OwnedFd, group: &Group, roots: &[(String, String)], others: &[i32]) {
     let _ = group.kill(SIGKILL);
-    let children = procfs::read(proc.as_fd(), "thread-self/children").unwrap_or_default();
-    for pid in children
-        .split_whitespace()
-        .filter_map(|pid| pid.parse().ok())
-    {
-        // The cgroup of a dead process may be gone already.
+    let new = children(proc).into_iter();
+    for pid in new.filter(|pid| !others.contains(pid)) {
         let text = procfs::read(proc.as_fd(), &format!("{pid}/cgroup")).unwrap_or_default();
-        if parse_cgroups(&text.replace(" (deleted)", "")) == roots
+        if may_be_in(&text, roots)
             && let Ok(child) = pidfd::open(pid)
         {
             let _ = pidfd::wait(child.as_fd(), true);
         }
     }
+}
+
+/// The children of this thread, those that criu made beside itself among them.
+fn children(proc: &OwnedFd) -> Vec<i32> {
+    let text = procfs::read(proc.as_fd(), "thread-self/children").unwrap_or_default();
+    let pids = text.split_whitespace();
+    pids.filter_map(|pid| pid.parse().ok()).collect()
+}
+
+/// Whether a process with these cgroups is, or was, in all of `roots`. The cgroup of a dead
+/// process may be gone already, and v1 hierarchies show the root for it.
+fn may_be_in(text: &str, roots: &[(String, String)]) -> bool {
+    let cgroups = parse_cgroups(&text.replace(" (deleted)", ""));
+    cgroups
+        .iter()
+        .all(|cgroup| cgroup.1 == "/" || roots.contains(cgroup))
 }
 
 fn read_descriptors(images: &Path) -> Result<Vec<String>, Error> {
@@ -537,6 +567,19 @@ mod tests {
         ];
         let wanted = wanted.map(|(name, path)| (name.to_owned(), path.to_owned()));
         assert_eq!(parse_cgroups(text), wanted);
+    }
+
+    #[test]
+    fn the_dead_are_known_by_what_their_cgroups_still_show() {
+        let roots = parse_cgroups("5:cpu:/a\n0::/d\n");
+        for (text, wanted) in [
+            ("5:cpu:/a\n0::/d\n", true),
+            ("5:cpu:/\n0::/d (deleted)\n", true),
+            ("5:cpu:/\n0::/other\n", false),
+            ("5:cpu:/a/b\n0::/d\n", false),
+        ] {
+            assert_eq!(may_be_in(text, &roots), wanted, "{text}");
+        }
     }
 
     #[test]

@@ -11,6 +11,7 @@ use crate::notify::NotifyDirectory;
 use carrack_container::{CgroupsMode, CheckpointOptions, CriuOptions, RestoreOptions};
 use carrack_spec::ContainerId;
 use carrack_sys::pidfd;
+use rustix::fs::OFlags;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 
@@ -253,11 +254,19 @@ fn status_fd(number: Option<i64>) -> Result<Option<OwnedFd>, Failure> {
         Some(number) => i32::try_from(number).unwrap_or(-1),
     };
     let me = rustix::process::getpid().as_raw_nonzero().get();
-    let copy = pidfd::open(me).and_then(|me| pidfd::get_fd(me.as_fd(), number));
-    copy.map(Some).map_err(|error| Failure::Value {
+    let refused = |reason: String| Failure::Value {
         what: "--status-fd",
-        reason: format!("descriptor {number} cannot be used: {error}"),
-    })
+        reason: format!("descriptor {number} cannot be used: {reason}"),
+    };
+    let copy = pidfd::open(me)
+        .and_then(|me| pidfd::get_fd(me.as_fd(), number))
+        .and_then(|copy| Ok((rustix::fs::fcntl_getfl(&copy)?, copy)));
+    match copy.map_err(|error| refused(error.to_string()))? {
+        (flags, _) if flags & OFlags::RWMODE == OFlags::RDONLY => {
+            Err(refused("it is not open for writing".into()))
+        }
+        (_, copy) => Ok(Some(copy)),
+    }
 }
 
 fn restore_options(matches: &Matches, detach: bool) -> Result<RestoreOptions, Failure> {
@@ -277,6 +286,7 @@ fn restore_options(matches: &Matches, detach: bool) -> Result<RestoreOptions, Fa
 mod tests {
     use super::*;
     use crate::args::parse;
+    use std::os::fd::AsRawFd;
 
     fn options(line: &str) -> Result<CheckpointOptions, Failure> {
         let words = line.split_whitespace().map(Into::into);
@@ -311,5 +321,8 @@ mod tests {
             assert!(options(line).is_err(), "{line}");
         }
         assert!(options("id --status-fd -1").unwrap().status.is_none());
+        let readable = std::fs::File::open("/dev/null").unwrap();
+        let line = format!("id --status-fd {}", readable.as_raw_fd());
+        assert!(options(&line).is_err());
     }
 }

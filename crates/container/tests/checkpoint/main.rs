@@ -1,178 +1,17 @@
 //! Checkpoint and restore with the real criu. Where `criu check` fails, as it does when criu is older
 //! than the kernel, each test says so and is skipped.
 
-use carrack_container::{
-    CheckpointOptions, Console, Container, CreateOptions, Created, CriuOptions, Error,
-    RestoreOptions, Runtime, RuntimeOptions,
-};
-use carrack_spec::ContainerId;
+mod options;
+mod world;
+
+use carrack_container::{CheckpointOptions, Console, CreateOptions, Error, RestoreOptions};
 use carrack_spec::runtime::Status;
-use carrack_testkit::{Bundle, Skip, TempDir, leaks, require, skip, unique};
+use carrack_testkit::{TempDir, require};
 use serde_json::json;
 use std::fs::File;
-use std::io::{Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::time::{Duration, Instant};
-
-/// How long something may take that takes no time on a quiet machine.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// A world of one test: bundle, state root, images.
-struct World {
-    bundle: Bundle,
-    dir: TempDir,
-    id: ContainerId,
-}
-
-impl World {
-    fn new() -> Result<Self, Skip> {
-        skip::root()?;
-        let criu = skip::program("criu")?;
-        let check = Command::new(criu).arg("check").output();
-        let check = check.map_err(|e| Skip::new(format!("cannot run criu: {e}")))?;
-        if !check.status.success() {
-            let text = String::from_utf8_lossy(&check.stderr).into_owned();
-            let first = text.lines().next().unwrap_or("no reason").to_owned();
-            return Err(Skip::new(format!("criu check fails: {first}")));
-        }
-        Ok(Self {
-            bundle: Bundle::busybox()?,
-            dir: TempDir::new(),
-            id: unique().parse().unwrap(),
-        })
-    }
-
-    /// The container counts into `/count` of its root file system.
-    fn counting() -> Result<Self, Skip> {
-        let mut world = Self::new()?;
-        world.bundle.shell(
-            "i=0; while true; do i=$((i+1)); echo $i >/count.new; mv /count.new /count; sleep 0.05; done",
-        );
-        Ok(world)
-    }
-
-    fn runtime(&self) -> Runtime {
-        Runtime::new(self.dir.path().join("state"), RuntimeOptions::default())
-    }
-
-    fn images(&self) -> PathBuf {
-        self.dir.path().join("images")
-    }
-
-    fn run(&self, stdio: [OwnedFd; 3]) -> Created {
-        self.bundle.write();
-        let options = CreateOptions {
-            bundle: self.bundle.path().to_owned(),
-            stdio: Some(stdio),
-            ..CreateOptions::default()
-        };
-        told(self.runtime().run(&self.id, options))
-    }
-
-    fn criu(&self) -> CriuOptions {
-        CriuOptions {
-            images: self.images(),
-            ..CriuOptions::default()
-        }
-    }
-
-    fn dump(&self) -> CheckpointOptions {
-        CheckpointOptions {
-            criu: self.criu(),
-            ..CheckpointOptions::default()
-        }
-    }
-
-    fn restore(&self, stdio: [OwnedFd; 3]) -> Created {
-        told(
-            self.runtime()
-                .restore(&self.id, self.restore_options(stdio)),
-        )
-    }
-
-    fn restore_options(&self, stdio: [OwnedFd; 3]) -> RestoreOptions {
-        RestoreOptions {
-            criu: self.criu(),
-            bundle: self.bundle.path().to_owned(),
-            stdio: Some(stdio),
-            ..RestoreOptions::default()
-        }
-    }
-
-    fn count(&self) -> u64 {
-        let text = std::fs::read_to_string(self.bundle.rootfs().join("count"));
-        text.ok()
-            .and_then(|text| text.trim().parse().ok())
-            .unwrap_or(0)
-    }
-
-    fn wait_past(&self, count: u64) -> u64 {
-        wait_for(&format!("a count past {count}"), || {
-            let now = self.count();
-            (now > count).then_some(now)
-        })
-    }
-
-    fn assert_nothing_left(&self) {
-        let left = leaks::of(self.id.as_str(), self.bundle.path());
-        assert!(left.is_empty(), "left behind: {left:?}");
-        let state = self.dir.path().join("state").join(self.id.as_str());
-        assert!(!state.exists(), "{} is left", state.display());
-    }
-}
-
-impl Drop for World {
-    fn drop(&mut self) {
-        if let Ok(container) = self.runtime().load(&self.id) {
-            let _ = container.delete(true);
-        }
-    }
-}
-
-fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let until = Instant::now() + PATIENCE;
-    loop {
-        if let Some(found) = look() {
-            return found;
-        }
-        assert!(Instant::now() < until, "no {what} in {PATIENCE:?}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
-
-/// The value, or the error with all its causes.
-#[track_caller]
-fn told<T>(result: Result<T, Error>) -> T {
-    result.unwrap_or_else(|error| panic!("{}", tell(&error)))
-}
-
-fn tell(error: &dyn std::error::Error) -> String {
-    match error.source() {
-        None => error.to_string(),
-        Some(source) => format!("{error}: {}", tell(source)),
-    }
-}
-
-fn null() -> [OwnedFd; 3] {
-    [(); 3].map(|()| {
-        File::options()
-            .read(true)
-            .write(true)
-            .open("/dev/null")
-            .unwrap()
-            .into()
-    })
-}
-
-fn reap(created: &Created) {
-    let _ = carrack_sys::pidfd::wait(created.pidfd.as_fd(), true);
-}
-
-fn stop(container: Container) {
-    told(container.delete(true));
-}
+use std::io::Write;
+use std::path::Path;
+use world::{World, line, null, reap, stop, tell, told};
 
 #[test]
 fn a_process_goes_on_where_it_was_checkpointed() {
@@ -282,15 +121,6 @@ fn pipes_of_the_standard_streams_are_joined_again() {
     assert_eq!(told(restored.container.status()), Status::Stopped);
     told(restored.container.delete(false));
     world.assert_nothing_left();
-}
-
-fn line(from: &mut impl Read) -> String {
-    let mut line = Vec::new();
-    let mut byte = [0];
-    while from.read(&mut byte).unwrap() == 1 && byte[0] != b'\n' {
-        line.push(byte[0]);
-    }
-    String::from_utf8(line).unwrap()
 }
 
 #[test]
