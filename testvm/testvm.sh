@@ -4,15 +4,18 @@
 # `make test-vm` (cargo xtask test-vm) builds it once and boots it per security module.
 # Made from Debian packages only (qemu-system-x86, mmdebstrap, e2fsprogs).
 #   testvm.sh build                      make (or make again) the disk, kernel and initrd in $TESTVM_DIR (once)
-#   testvm.sh run [-l apparmor|selinux] [-s SHARE] [-m MIB] [-c CPUS] [-t SECS] [--] COMMAND...
-#       boot, run COMMAND (bash -c) with SHARE (default: .) at /host (9p, read-only unless -w),
-#       print its output, exit with its status; 124 = no answer in SECS seconds.
+#   testvm.sh run [-l apparmor|selinux] [-g v2|v1|hybrid] [-d IMAGE | -s SHARE [-w]] [-m MIB] [-c CPUS] [-t SECS] [--] COMMAND...
+#       boot, run COMMAND (bash -c) with a copy of the ext4 IMAGE, or the directory SHARE (9p,
+#       read-only unless -w) at /host, print its output, exit with its status; 124 = no answer in
+#       SECS seconds, 125 = /host could not be mounted.
+# TESTVM_SUITE (trixie), TESTVM_PACKAGES, TESTVM_MIRROR go into the disk; TESTVM_APPEND is appended to the
+# kernel's command line; TESTVM_ACCEL (tcg) is the accelerator, kvm where the machine has it.
 # apparmor.service is masked (loading Debian's profiles takes half a minute here): AppArmor itself
 # is on, load a test's own profile with apparmor_parser. -l selinux loads the policy, permissive.
-# Disk changes are thrown away (-snapshot); the share is how files come and go (-w: writable).
+# Changes to disks are thrown away (-snapshot); what is to stay goes out over a writable share.
 set -euo pipefail
 D=${TESTVM_DIR:-/var/tmp/carrack-testvm}; SUITE=${TESTVM_SUITE:-trixie}; MIRROR=${TESTVM_MIRROR:-}
-PKGS=systemd,systemd-sysv,dbus,udev,kmod,linux-image-amd64,apparmor,selinux-basics,selinux-policy-default,policycoreutils,initramfs-tools,iproute2,procps,util-linux,e2fsprogs,busybox-static,uidmap,jq,passwd,dbus-user-session,libpam-systemd${TESTVM_PACKAGES:+,$TESTVM_PACKAGES}
+PKGS=systemd,systemd-sysv,dbus,udev,kmod,linux-image-amd64,apparmor,selinux-basics,selinux-policy-default,policycoreutils,initramfs-tools,iproute2,procps,util-linux,e2fsprogs,busybox-static,uidmap,jq,passwd,dbus-user-session,libpam-systemd,criu${TESTVM_PACKAGES:+,$TESTVM_PACKAGES}
 
 tree_setup() { # $1 = root tree
   local r=$1
@@ -21,14 +24,27 @@ tree_setup() { # $1 = root tree
 # runs the command the host put on the virtio port, sends back output, then the status line
 exec 2>/dev/console
 mkdir -p /host
-mount -t 9p -o trans=virtio,version=9p2000.L,msize=262144 host /host || echo "no /host" >/dev/console
+mount_host() { # the disk when there is one, else the share; a device may come late
+  local try disk_options=noatime
+  [ ! -d /sys/fs/selinux ] || disk_options+=,context=system_u:object_r:bin_t:s0
+  for try in 1 2 3 4 5 6 7 8 9 10; do
+    if grep -q testvm.host=disk /proc/cmdline; then mount -o "$disk_options" /dev/vdb /host
+    else modprobe -a 9pnet_virtio 9p; mount -t 9p -o trans=virtio,version=9p2000.L,msize=1048576,cache=mmap host /host
+    fi && return 0
+    sleep 1
+  done
+  return 1
+}
 p=/dev/virtio-ports/testvm
 exec 3<>"$p"
 IFS= read -r n <&3                    # length of the command in bytes
 cmd=$(head -c "$n" <&3)
-cd /host 2>/dev/null || cd /
-bash -c "$cmd" </dev/null 2>&1 | cat >&3
-printf '\n@@testvm-status %d\n' "${PIPESTATUS[0]}" >&3
+if mount_host; then
+  cd /host; bash -c "$cmd" </dev/null 2>&1 | cat >&3; status=${PIPESTATUS[0]}
+else
+  echo "testvm: /host could not be mounted" >&3; status=125
+fi
+printf '\n@@testvm-status %d\n' "$status" >&3
 sync; systemctl --force --force poweroff
 A
   chmod 755 "$r/usr/local/sbin/testvm-agent"
@@ -76,19 +92,28 @@ pack() {
 }
 
 run() {
-  local lsm=apparmor share=. mem=2048 cpus=2 secs=300 ro=on
+  local lsm=apparmor cgroup=v2 disk= share=. mem=2048 cpus=2 secs=300 ro=on
   while [ $# -gt 0 ]; do case $1 in
-    -l) lsm=$2; shift 2;; -s) share=$2; shift 2;; -m) mem=$2; shift 2;; -c) cpus=$2; shift 2;;
+    -l) lsm=$2; shift 2;; -g) cgroup=$2; shift 2;; -d) disk=$2; shift 2;; -s) share=$2; shift 2;; -m) mem=$2; shift 2;; -c) cpus=$2; shift 2;;
     -t) secs=$2; shift 2;; -w) ro=off; shift;; --) shift; break;; *) break;; esac; done
   local lsmarg
   case $lsm in apparmor) lsmarg="apparmor=1 security=apparmor";; selinux) lsmarg="selinux=1 security=selinux enforcing=0";; *) echo "-l apparmor|selinux" >&2; exit 2;; esac
+  local cgarg legacy="systemd.unified_cgroup_hierarchy=0 SYSTEMD_CGROUP_ENABLE_LEGACY_FORCE=1"
+  case $cgroup in v2) cgarg="systemd.unified_cgroup_hierarchy=1";; v1) cgarg="$legacy systemd.legacy_systemd_cgroup_controller=1";;
+    hybrid) cgarg="$legacy systemd.legacy_systemd_cgroup_controller=0";; *) echo "-g v2|v1|hybrid" >&2; exit 2;; esac
+  local host
+  if [ -n "$disk" ]; then
+    cgarg+=" testvm.host=disk"
+    host=(-drive "file=$disk,if=none,id=h,format=raw,snapshot=on,cache=unsafe" -device virtio-blk-pci,drive=h)
+  else
+    host=(-fsdev "local,id=h,path=$(realpath "$share"),security_model=none,readonly=$ro,multidevs=remap" -device virtio-9p-pci,fsdev=h,mount_tag=host)
+  fi
   local w; w=$(mktemp -d); trap "rm -rf '$w'" EXIT
-  local accel=tcg,thread=multi
-  qemu-system-x86_64 -M q35 -accel "$accel" -cpu max -smp "$cpus" -m "$mem" -nodefaults -no-user-config -display none -no-reboot \
+  qemu-system-x86_64 -M q35 -accel "${TESTVM_ACCEL:-tcg,thread=multi}" -cpu max -smp "$cpus" -m "$mem" -nodefaults -no-user-config -display none -no-reboot \
     -kernel "$D/vmlinuz" -initrd "$D/initrd" \
-    -append "root=/dev/vda rw console=ttyS0 quiet panic=-1 systemd.unified_cgroup_hierarchy=1 systemd.show_status=0 mitigations=off psi=1 $lsmarg ${TESTVM_APPEND:-}" \
+    -append "root=/dev/vda rw console=ttyS0 quiet panic=-1 systemd.show_status=0 mitigations=off psi=1 $cgarg $lsmarg ${TESTVM_APPEND:-}" \
     -serial "file:$w/console" -drive "file=$D/root.img,if=none,id=r,format=raw,snapshot=on,cache=unsafe" -device virtio-blk-pci,drive=r \
-    -fsdev "local,id=h,path=$(realpath "$share"),security_model=none,readonly=$ro,multidevs=remap" -device virtio-9p-pci,fsdev=h,mount_tag=host \
+    "${host[@]}" \
     -device virtio-rng-pci -device virtio-serial-pci -chardev "socket,id=c,path=$w/s,server=on,wait=off" -device virtserialport,chardev=c,name=testvm &
   local q=$!
   python3 - "$w/s" "$secs" "$q" "$*" <<'P'
@@ -118,11 +143,12 @@ while True:
         sys.stdout.buffer.write(buf[:-64]); sys.stdout.flush(); buf = buf[-64:]
 P
   local rc=$?
+  [ $rc = 0 ] || [ $rc -lt 124 ] || { echo "testvm: the end of the guest's console:"; tail -n 15 "$w/console"; } >&2
   return $rc
 }
 case ${1:-} in
   build) build;; pack) tree_setup "$2"; pack "$2";;
   run) shift
     set +e; ( set +e; run "$@"; rc=$?; p=$(jobs -p); [ $rc = 124 ] && { kill $p 2>/dev/null; }; wait $p 2>/dev/null; exit $rc ); exit $?;;
-  *) sed -n '2,12p' "$0"; exit 2;;
+  *) sed -n '2,18p' "$0"; exit 2;;
 esac

@@ -22,7 +22,8 @@ const USAGE: &str = "usage: cargo xtask COMMAND
   bench-runtime   carrack-runtime beside runc, crun and the floor
                   [--rounds N] [--no-scale] [--runtime PATH]
   test-vm         the tests in a VM with systemd and pure cgroup v2
-                  [-l apparmor|selinux] [-p PACKAGE].. [-- ARGS for the test programs]
+                  [-l apparmor|selinux] [--suite NAME] [--cgroup v2|v1|hybrid]
+                  [-p PACKAGE].. [--test PROGRAM].. [--part N/M] [-- ARGS for the test programs]
   fuzz [TARGET..] each fuzz target for FUZZ_SECONDS seconds
 ";
 
