@@ -25,6 +25,8 @@ pub enum Console {
     Socket(PathBuf),
     /// To the caller.
     Master,
+    /// To the caller, who passes the output on as it comes: line ends stay those of the program.
+    PlainMaster,
 }
 
 /// Choices for one container.

@@ -1,6 +1,7 @@
 //! Pseudo-terminals. May run between clone and exec.
 
 use crate::{Result, check};
+use rustix::termios::{OptionalActions, OutputModes};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 /// Unlocks a master and opens its slave without going through a path.
@@ -25,6 +26,16 @@ pub fn open_slave(master: BorrowedFd<'_>) -> Result<OwnedFd> {
 pub fn set_controlling(terminal: BorrowedFd<'_>) -> Result<()> {
     // SAFETY: TIOCSCTTY takes an integer.
     check(unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCSCTTY, 0) }.into()).map(drop)
+}
+
+/// Lets what is written to the terminal keep its line ends: no carriage return before a line feed.
+///
+/// # Errors
+/// `ENOTTY`.
+pub fn plain_line_ends(terminal: BorrowedFd<'_>) -> Result<()> {
+    let mut modes = rustix::termios::tcgetattr(terminal)?;
+    modes.output_modes.remove(OutputModes::ONLCR);
+    rustix::termios::tcsetattr(terminal, OptionalActions::Now, &modes)
 }
 
 /// Sets the size in characters.

@@ -327,6 +327,10 @@ impl Progress<'_> {
         if let Some((rows, columns)) = terminal.size {
             let _ = carrack_sys::pty::set_size(master.as_fd(), rows, columns);
         }
+        if terminal.plain_line_ends {
+            carrack_sys::pty::plain_line_ends(master.as_fd())
+                .map_err(|e| Error::system("cannot set the attributes of the terminal", e))?;
+        }
         match &terminal.socket {
             Some(socket) => fdpass::send(socket.as_fd(), b"/dev/ptmx", &[master.as_fd()])
                 .map(drop)

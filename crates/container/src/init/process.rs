@@ -76,6 +76,9 @@ fn open_terminal(
     if let Some((rows, columns)) = wanted.size {
         pty::set_size(slave.as_fd(), rows, columns).at(Stage::Console)?;
     }
+    if wanted.plain_line_ends {
+        pty::plain_line_ends(slave.as_fd()).at(Stage::Console)?;
+    }
     send_master(
         wanted.socket.as_ref().map(AsFd::as_fd),
         socket,

@@ -12,6 +12,8 @@ pub struct TerminalPlan {
     pub size: Option<(u16, u16)>,
     /// The connected console socket; `None` sends the master to the parent.
     pub socket: Option<OwnedFd>,
+    /// The terminal writes line ends as the program does, without carriage returns of its own.
+    pub plain_line_ends: bool,
 }
 
 /// Plans the terminal, connected to the console socket if there is one.
@@ -30,7 +32,7 @@ pub fn terminal_plan(process: &Process, console: &Console) -> Result<Option<Term
                 "a terminal needs a console socket or a caller in the foreground",
             ));
         }
-        (true, Console::Master) => None,
+        (true, Console::Master | Console::PlainMaster) => None,
         (true, Console::Socket(path)) => {
             let stream = std::os::unix::net::UnixStream::connect(path)
                 .map_err(|e| Error::path("cannot connect to the console socket", path, e))?;
@@ -41,5 +43,6 @@ pub fn terminal_plan(process: &Process, console: &Console) -> Result<Option<Term
     Ok(Some(TerminalPlan {
         size: size.filter(|&(rows, columns)| rows > 0 && columns > 0),
         socket,
+        plain_line_ends: *console == Console::PlainMaster,
     }))
 }

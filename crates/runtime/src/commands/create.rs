@@ -255,7 +255,7 @@ pub(super) fn console(matches: &Matches, detach: bool) -> Result<Console, Failur
     match (matches.text(&CONSOLE_SOCKET), detach) {
         (Some(socket), true) => Ok(Console::Socket(socket.into())),
         (None, true) => Ok(Console::None),
-        (None, false) => Ok(Console::Master),
+        (None, false) => Ok(Console::PlainMaster),
         (Some(_), false) => Err(Failure::State(
             "cannot use console socket if the runtime will not detach; leave --console-socket out \
              or add --detach"

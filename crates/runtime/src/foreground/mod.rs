@@ -79,7 +79,6 @@ impl Foreground {
                 let host = HostTerminal::open()?;
                 host.copy_size(master.as_fd());
                 host.make_raw()?;
-                terminal::plain_line_ends(master.as_fd())?;
                 Some((Pump::new(master)?, host))
             }
         };

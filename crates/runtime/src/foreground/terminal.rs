@@ -30,17 +30,6 @@ pub fn host_size() -> Option<ConsoleSize> {
     (height > 0 && width > 0).then_some(ConsoleSize { height, width })
 }
 
-/// Lets the container's terminal write line ends as the program does.
-///
-/// # Errors
-/// Those of setting terminal attributes.
-pub fn plain_line_ends(master: BorrowedFd<'_>) -> Result<(), Failure> {
-    let failed = |error| Failure::system("set the attributes of the container's terminal", error);
-    let mut modes = tcgetattr(master).map_err(failed)?;
-    modes.output_modes.remove(OutputModes::ONLCR);
-    tcsetattr(master, OptionalActions::Now, &modes).map_err(failed)
-}
-
 impl HostTerminal {
     /// Finds the terminal among the standard streams, or the controlling one.
     ///
