@@ -31,6 +31,13 @@ impl Group {
         for rule in rules {
             check_rule(rule)?;
         }
+        let read: Vec<DeviceRule>;
+        let rules = if rules.iter().any(has_other_letters) {
+            read = rules.iter().map(without_other_letters).collect();
+            &read
+        } else {
+            rules
+        };
         if let Some(scope) = &self.scope
             && crate::systemd::apply_devices(self, scope, rules)?
         {
@@ -58,6 +65,31 @@ impl Group {
     }
 }
 
+/// What an access is made of: reading, writing, making a node.
+const LETTERS: [char; 3] = ['r', 'w', 'm'];
+
+fn has_other_letters(rule: &DeviceRule) -> bool {
+    rule.access.contains(|c| !LETTERS.contains(&c))
+}
+
+/// The rule with r, w and m alone, as runc reads it, but never to more access: what the other
+/// letters stand for is unknown, so a permission goes without it and a denial is one of everything.
+fn without_other_letters(rule: &DeviceRule) -> DeviceRule {
+    let mut read = rule.clone();
+    if has_other_letters(rule) {
+        read.access.retain(|c| LETTERS.contains(&c));
+        if !rule.allow {
+            read.access.clear();
+        }
+        log::warn!(
+            "linux.resources.devices: the access {:?} is not made of r, w and m alone; read as {:?}",
+            rule.access,
+            if rule.allow { &read.access } else { "rwm" }
+        );
+    }
+    read
+}
+
 pub(crate) fn check_rule(rule: &DeviceRule) -> Result<()> {
     let bad = |value: String, reason| {
         Err(Error::Invalid {
@@ -69,10 +101,10 @@ pub(crate) fn check_rule(rule: &DeviceRule) -> Result<()> {
     if !matches!(rule.kind.as_str(), "" | "a" | "b" | "c") {
         return bad(format!("{:?}", rule.kind), "the type is a, b or c");
     }
-    if !rule.access.chars().all(|c| "rwm".contains(c)) {
+    if !rule.access.is_empty() && !rule.access.contains(LETTERS) {
         return bad(
             format!("{:?}", rule.access),
-            "the access holds r, w and m only",
+            "the access is made of r, w and m",
         );
     }
     for number in [rule.major, rule.minor].into_iter().flatten() {
@@ -203,6 +235,18 @@ mod tests {
             v1_lines(&rule("a", Some(7), None, "m")),
             ["b 7:* m", "c 7:* m"]
         );
+    }
+
+    #[test]
+    fn an_unknown_access_never_gives_more() {
+        let allowed = without_other_letters(&rule("c", Some(1), Some(3), "rwa"));
+        assert_eq!(v1_lines(&allowed), ["c 1:3 rw"]);
+        let denied = without_other_letters(&DeviceRule {
+            allow: false,
+            ..rule("c", Some(1), Some(3), "ra")
+        });
+        assert_eq!(v1_lines(&denied), ["c 1:3 rwm"]);
+        assert!(!has_other_letters(&rule("c", None, None, "mrw")));
     }
 
     #[test]

@@ -66,7 +66,7 @@ pub enum Error {
         reason: String,
     },
     /// A field has no counterpart on this cgroup version.
-    #[error("`{field}` cannot be carried out: {reason}")]
+    #[error("invalid configuration: `{field}` cannot be carried out: {reason}")]
     Unsupported {
         /// The field of `linux.resources`.
         field: String,
@@ -95,7 +95,7 @@ pub enum Error {
     },
     /// The cgroup of a new container exists already and holds processes.
     #[error(
-        "the cgroup {path:?} is not empty: {processes} process(es) found; another container uses it, or an old one was not cleaned up"
+        "the container's cgroup is not empty: {processes} process(es) found in {path:?}; another container uses it, or an old one was not cleaned up"
     )]
     NotEmpty {
         /// The cgroup.
@@ -104,7 +104,9 @@ pub enum Error {
         processes: usize,
     },
     /// The cgroup of a new container exists already and is frozen.
-    #[error("the cgroup {path:?} is frozen; thaw it before a container starts in it")]
+    #[error(
+        "the container's cgroup unexpectedly frozen: {path:?}; thaw it before a container starts in it"
+    )]
     Frozen {
         /// The cgroup.
         path: PathBuf,
