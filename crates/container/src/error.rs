@@ -282,6 +282,10 @@ impl Names {
                 format!("cannot attach the root file system {}", self.rootfs),
                 "",
             ),
+            Stage::MountSource => (
+                format!("cannot open the source of mount {}", at(&self.mounts)),
+                "",
+            ),
             Stage::MountDestination => (
                 format!(
                     "cannot make or open the destination of mount {}",
@@ -289,7 +293,10 @@ impl Names {
                 ),
                 match fail.errno {
                     Errno::PERM => " (it leads onto procfs)",
-                    Errno::LOOP => " (a symbolic link stands in the way)",
+                    Errno::LOOP => {
+                        " (a symbolic link stands in the way; proc and sysfs \
+                          must be mounted on ordinary directory entries)"
+                    }
                     _ => "",
                 },
             ),

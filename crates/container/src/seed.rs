@@ -57,11 +57,11 @@ pub fn use_seed(plan: &mut InitPlan, root: &Path) -> bool {
 }
 
 fn needs_no_host_path(plan: &InitPlan) -> bool {
-    let tree = |source: &Source| matches!(source, Source::Tree(_));
-    tree(&plan.rootfs.tree)
+    let by_descriptor = |source: &Source| !matches!(source, Source::Path(_));
+    matches!(plan.rootfs.tree, Source::Tree(_))
         && plan.rootfs.devices.iter().all(|device| !device.bind)
         && plan.rootfs.mounts.iter().all(|mount| match &mount.kind {
-            MountKind::Bind { source, .. } => tree(source),
+            MountKind::Bind { source, .. } => by_descriptor(source),
             MountKind::FileSystem { kind, .. } => SELF_CONTAINED.contains(&kind.as_c_str()),
             MountKind::Remount { .. } | MountKind::Symlink { .. } | MountKind::Gather { .. } => {
                 true

@@ -241,8 +241,10 @@ fn a_tmpfs_without_a_mode_takes_that_of_the_directory_below() {
     for at in ["/root", "/tmp", "/fresh"] {
         world.bundle.push("/mounts", tmpfs(at));
     }
-    let text = world.sh("chmod 700 /fresh/. && stat -c %a /root /tmp; :");
-    assert_eq!(text, "755\n1777\n");
+    let text = world.sh(
+        "chmod 700 /fresh/. && stat -c %a /root /tmp; grep -c 'tmpfs /root.*mode=755' /proc/mounts",
+    );
+    assert_eq!(text, "755\n1777\n1\n");
 }
 
 #[test]
@@ -285,6 +287,58 @@ fn id_mapped_mounts_have_maps_of_their_own() {
     }
     let text = world.sh("stat -c %u /one/file /one/below/file /all/file /all/below/file");
     assert_eq!(text, "5000\n0\n5000\n5000\n");
+}
+
+#[test]
+fn an_id_mapped_mount_takes_the_maps_of_a_user_namespace_that_is_joined() {
+    let mut world = require!(World::new());
+    world
+        .bundle
+        .push("/linux/namespaces", json!({"type": "user"}));
+    let maps = json!([{"containerID": 0, "hostID": 0, "size": 1}, {"containerID": 1, "hostID": 5000, "size": 1000}]);
+    world.bundle.set("/linux/uidMappings", maps.clone());
+    world.bundle.set("/linux/gidMappings", maps);
+    world.bundle.args(["sleep", "100"]);
+    let first = world.start();
+    let path = format!("/proc/{}/ns/user", first.pid());
+
+    let mut world = require!(World::new());
+    let top = tree(&world);
+    std::os::unix::fs::chown(top.join("file"), Some(7), Some(7)).unwrap();
+    world
+        .bundle
+        .push("/linux/namespaces", json!({"type": "user", "path": path}));
+    world
+        .bundle
+        .push("/mounts", bind(&top, "/mapped", &["rbind", "idmap"]));
+    assert_eq!(world.sh("stat -c %u /mapped/file"), "7\n");
+    first.delete();
+}
+
+#[test]
+fn a_source_below_the_root_shows_what_earlier_mounts_put_there() {
+    let mut world = require!(World::new());
+    let top = tree(&world);
+    let rootfs = world.bundle.rootfs();
+    for (source, destination) in [
+        (top.join("below"), "/first"),
+        (rootfs.join("first"), "/second"),
+        (rootfs.join("first/file"), "/third/file"),
+    ] {
+        world
+            .bundle
+            .push("/mounts", bind(source, destination, &["rbind"]));
+    }
+    // A link of the image does not lead out of it.
+    symlink("/etc/shadow", rootfs.join("leads-out")).unwrap();
+    assert_eq!(world.sh("cat /second/file /third/file"), "below\nbelow\n");
+    world.bundle.push(
+        "/mounts",
+        bind(rootfs.join("leads-out"), "/shadow", &["bind"]),
+    );
+    let error = world.error();
+    assert!(error.contains("cannot open the source of mount"), "{error}");
+    assert!(error.contains("leads-out"), "{error}");
 }
 
 #[test]
@@ -487,7 +541,14 @@ fn masked_paths_are_empty_and_read_only_paths_cannot_be_written() {
     std::fs::write(world.bundle.rootfs().join("fixed"), "f").unwrap();
     world.bundle.set(
         "/linux/maskedPaths",
-        json!(["/secret", "/token", "/missing", "/proc/kcore"]),
+        json!([
+            "/secret",
+            "/token",
+            "/missing",
+            "/proc/kcore",
+            "/secret",
+            "/token"
+        ]),
     );
     world.bundle.set(
         "/linux/readonlyPaths",
@@ -499,6 +560,10 @@ fn masked_paths_are_empty_and_read_only_paths_cannot_be_written() {
     );
     let lines: Vec<&str> = text.lines().collect();
     assert_eq!(&lines[..3], ["0", "0", "f"], "{text}");
+    let mounts = world.sh("cat /proc/self/mountinfo");
+    for path in [" /secret ", " /token "] {
+        assert_eq!(mounts.matches(path).count(), 1, "{mounts}");
+    }
     assert_eq!(text.matches("Read-only file system").count(), 3, "{text}");
     assert!(text.ends_with("\n0\n"), "{text}");
     assert!(!world.bundle.rootfs().join("missing").exists());

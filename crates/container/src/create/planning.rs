@@ -164,7 +164,9 @@ impl<'l> Planner<'_, 'l> {
         let user_namespace = namespaces & ns::USER != 0;
         let home = match &rootfs.tree {
             plan::Source::Tree(tree) => passwd::home_of(process, Some(tree.as_fd())),
-            plan::Source::Path(_) => passwd::home_below(process, &self.maker.rootfs()),
+            plan::Source::Path(_) | plan::Source::Inside(_) => {
+                passwd::home_below(process, &self.maker.rootfs())
+            }
         };
         let context = plan::ProcessContext {
             available: if user_namespace { u64::MAX } else { self.own },

@@ -56,6 +56,7 @@ stages! {
     Propagation
     RootTree
     RootAttach
+    MountSource
     MountDestination
     Mount
     MountAttributes

@@ -45,7 +45,9 @@ pub fn prepare<'a>(plan: &'a RootfsPlan, socket: BorrowedFd<'_>) -> Step<Root<'a
     mount::mount(c"", c"/", c"", plan.propagation, None).at(Stage::Propagation)?;
     let tree = match &plan.tree {
         Source::Tree(fd) => Root::Given(fd.as_fd()),
-        Source::Path(path) => Root::Own(mount::clone_tree(CWD, path, true).at(Stage::RootTree)?),
+        Source::Path(path) | Source::Inside(path) => {
+            Root::Own(mount::clone_tree(CWD, path, true).at(Stage::RootTree)?)
+        }
     };
     attach_root(plan, tree.as_fd())?;
     // Device modes and directories are exactly what the plan says.
@@ -114,9 +116,9 @@ fn mount_one(root: BorrowedFd<'_>, plan: &MountPlan, index: usize, socket: Borro
             let cloned;
             let tree = match source {
                 Source::Tree(fd) => fd.as_fd(),
-                Source::Path(path) => {
-                    cloned =
-                        mount::clone_tree(CWD, path, *recursive).at_index(Stage::Mount, index)?;
+                Source::Path(_) | Source::Inside(_) => {
+                    cloned = clone_source(root, source, *recursive)
+                        .at_index(Stage::MountSource, index)?;
                     if *attr != MountAttr::default() {
                         mount::mount_setattr(cloned.as_fd(), false, attr)
                             .at_index(Stage::MountAttributes, index)?;
@@ -173,15 +175,17 @@ fn mount_one(root: BorrowedFd<'_>, plan: &MountPlan, index: usize, socket: Borro
             let plain = plan.propagation.is_empty() && plan.recursive == MountAttr::default();
             let untouched = !*copy_up && plain && mode.is_none();
             let mounted = match detached.as_ref().filter(|_| !untouched) {
-                Some(detached) => make_detached(kind, source, detached)
+                Some(detached) => make_detached(kind, source, detached, mode)
                     .and_then(|made| mount::attach(made.as_fd(), target.as_fd()).map(|()| made))
                     .at_index(Stage::Mount, index)?,
                 None => {
                     inroot::enter(target.as_fd()).at_index(Stage::Mount, index)?;
                     let made = mount::mount(source, c".", kind, *flags, data.as_deref());
                     match (made, detached) {
-                        (Err(Errno::BUSY), Some(detached)) => make_detached(kind, source, detached)
-                            .and_then(|made| mount::attach(made.as_fd(), target.as_fd())),
+                        (Err(Errno::BUSY), Some(detached)) => {
+                            make_detached(kind, source, detached, mode)
+                                .and_then(|made| mount::attach(made.as_fd(), target.as_fd()))
+                        }
                         (made, _) => made,
                     }
                     .at_index(Stage::Mount, index)?;
@@ -192,10 +196,6 @@ fn mount_one(root: BorrowedFd<'_>, plan: &MountPlan, index: usize, socket: Borro
                         .at_index(Stage::MountAttributes, index)?
                 }
             };
-            if let Some(mode) = mode {
-                inroot::enter(mounted.as_fd()).at_index(Stage::MountAttributes, index)?;
-                rustix::fs::chmod(c".", mode).at_index(Stage::MountAttributes, index)?;
-            }
             if *copy_up {
                 let message = Message::CopyUp {
                     index: index as u32,
@@ -216,8 +216,34 @@ fn mount_one(root: BorrowedFd<'_>, plan: &MountPlan, index: usize, socket: Borro
     }
 }
 
-/// A new file system that is mounted nowhere yet.
-fn make_detached(kind: &CStr, source: &CStr, detached: &Detached) -> carrack_sys::Result<OwnedFd> {
+/// Clones a source that the parent left to us.
+fn clone_source(
+    root: BorrowedFd<'_>,
+    source: &Source,
+    recursive: bool,
+) -> carrack_sys::Result<OwnedFd> {
+    match source {
+        Source::Tree(fd) => mount::clone_tree(fd.as_fd(), c"", recursive),
+        Source::Path(path) => mount::clone_tree(CWD, path, recursive),
+        Source::Inside(path) => {
+            let path = if path.is_empty() {
+                c"."
+            } else {
+                path.as_c_str()
+            };
+            let found = inroot::open(root, path, OFlags::PATH)?;
+            mount::clone_tree(found.as_fd(), c"", recursive)
+        }
+    }
+}
+
+/// A new file system that is mounted nowhere yet, its root of this mode where one is named.
+fn make_detached(
+    kind: &CStr,
+    source: &CStr,
+    detached: &Detached,
+    mode: Option<Mode>,
+) -> carrack_sys::Result<OwnedFd> {
     let fs = rustix::mount::fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
     rustix::mount::fsconfig_set_string(&fs, c"source", source)?;
     for (name, value) in &detached.options {
@@ -225,6 +251,12 @@ fn make_detached(kind: &CStr, source: &CStr, detached: &Detached) -> carrack_sys
             Some(value) => rustix::mount::fsconfig_set_string(&fs, name, value)?,
             None => rustix::mount::fsconfig_set_flag(&fs, name)?,
         }
+    }
+    if let Some(mode) = mode {
+        let digit = |shift: u32| b'0' + (mode.as_raw_mode() >> shift & 7) as u8;
+        let octal = [digit(9), digit(6), digit(3), digit(0), 0];
+        let octal = CStr::from_bytes_with_nul(&octal).map_err(|_| Errno::INVAL)?;
+        rustix::mount::fsconfig_set_string(&fs, c"mode", octal)?;
     }
     rustix::mount::fsconfig_create(&fs)?;
     let attr = MountAttrFlags::from_bits_retain(detached.attr as u32);

@@ -63,6 +63,9 @@ pub enum Source {
     Tree(OwnedFd),
     /// A host path that the child clones itself (the parent has no right to).
     Path(CString),
+    /// A path inside the container's root, cloned by the child when its turn comes: earlier mounts
+    /// of the same configuration show there.
+    Inside(CString),
 }
 
 /// A hook that the child runs.

@@ -4,7 +4,9 @@
 //! `CAP_SYS_ADMIN` over its mount namespace: the source is looked up once, by
 //! the host's rules, and its attributes are set before any container process
 //! can see it. Otherwise (rootless) the child clones it by path in its own
-//! namespaces, with the same rights as the caller.
+//! namespaces, with the same rights as the caller. A source below the root file
+//! system is what the mounts before it made of it: the child opens it inside the
+//! root when its turn comes.
 
 use super::Source;
 use super::options::{self, Options, libc_ms as ms};
@@ -12,10 +14,10 @@ use super::process::c_string;
 use crate::error::Error;
 use carrack_spec::runtime::{IdMapping, Mount};
 use carrack_sys::mount::{MountAttr, attr, clone_tree, mount_setattr};
-use rustix::fs::CWD;
+use rustix::fs::{CWD, Mode, OFlags};
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::path::{Component, Path};
 
 /// One mount to carry out.
 #[derive(Debug)]
@@ -110,6 +112,8 @@ pub struct Detached {
 pub struct MountContext<'a> {
     /// The bundle, for relative sources.
     pub bundle: &'a Path,
+    /// The root file system.
+    pub rootfs: &'a Path,
     /// The caller may clone mounts in its own namespace.
     pub privileged: bool,
     /// Propagation of trees whose mount names none (`MS_SLAVE` and the like, 0 to keep).
@@ -120,6 +124,8 @@ pub struct MountContext<'a> {
     pub uid_mappings: &'a [IdMapping],
     /// As `uid_mappings`.
     pub gid_mappings: &'a [IdMapping],
+    /// Path of the user namespace that the container joins, for the same.
+    pub user_namespace: Option<&'a str>,
 }
 
 /// Files of procfs that programs such as lxcfs may replace.
@@ -369,6 +375,13 @@ fn bind(
             recursive,
         });
     }
+    if !mapped && let Some(below) = below_root(&path, context.rootfs) {
+        return Ok(MountKind::Bind {
+            source: Source::Inside(c_string(below, field)?),
+            attr,
+            recursive,
+        });
+    }
     let tree = clone_tree(CWD, &source, recursive).map_err(|e| {
         Error::system(
             format!("config.json: {field}: cannot open the source {text}"),
@@ -396,6 +409,15 @@ fn bind(
         attr,
         recursive,
     })
+}
+
+/// The path from the root file system on, if it names something there. Where that is the host's
+/// own root, paths are the host's.
+fn below_root<'a>(path: &'a Path, rootfs: &Path) -> Option<&'a str> {
+    let clean = !path.components().any(|part| part == Component::ParentDir);
+    (clean && rootfs != Path::new("/"))
+        .then(|| path.strip_prefix(rootfs).ok()?.to_str())
+        .flatten()
 }
 
 fn tree_propagation(options: &Options, context: &MountContext<'_>) -> u64 {
@@ -451,12 +473,15 @@ fn map_ids(
     } else {
         (context.uid_mappings, context.gid_mappings)
     };
-    if uids.is_empty() || gids.is_empty() {
-        let reason =
-            "an idmapped mount needs uidMappings and gidMappings, its own or the container's";
-        return Err(Error::invalid(field, reason));
-    }
-    let namespace: OwnedFd = crate::userns::namespace_with(uids, gids)?;
+    let namespace: OwnedFd = match context.user_namespace {
+        Some(path) if !own => open_namespace(path)?,
+        _ if uids.is_empty() || gids.is_empty() => {
+            let reason =
+                "an idmapped mount needs uidMappings and gidMappings, its own or the container's";
+            return Err(Error::invalid(field, reason));
+        }
+        _ => crate::userns::namespace_with(uids, gids)?,
+    };
     let attr = MountAttr {
         set: attr::IDMAP,
         userns_fd: std::os::fd::AsRawFd::as_raw_fd(&namespace) as u64,
@@ -468,19 +493,30 @@ fn map_ids(
     })
 }
 
+fn open_namespace(path: &str) -> Result<OwnedFd, Error> {
+    rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+        .map_err(|e| Error::system(format!("cannot open the user namespace {path}"), e))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn plan(json: &str) -> Result<(MountPlan, Option<CString>), Error> {
+        plan_as(false, json)
+    }
+
+    fn plan_as(privileged: bool, json: &str) -> Result<(MountPlan, Option<CString>), Error> {
         let mount: Mount = serde_json::from_str(json).unwrap();
         let context = MountContext {
             bundle: Path::new("/bundle"),
-            privileged: false,
+            rootfs: Path::new("/bundle/rootfs"),
+            privileged,
             tree_propagation: 0,
             mount_label: "",
             uid_mappings: &[],
             gid_mappings: &[],
+            user_namespace: None,
         };
         mount_plan(&mount, 3, &context)
     }
@@ -506,6 +542,25 @@ mod tests {
         };
         assert_eq!(path.as_c_str(), c"/bundle/vol");
         assert_eq!((attr.set, recursive), (attr::RDONLY, true));
+    }
+
+    #[test]
+    fn a_source_below_the_root_is_left_for_its_turn() {
+        let inside = |source: &str| {
+            let json = format!(r#"{{"destination":"/d","source":"{source}","options":["bind"]}}"#);
+            match plan_as(true, &json).map(|(plan, _)| plan.kind) {
+                Ok(MountKind::Bind {
+                    source: Source::Inside(path),
+                    ..
+                }) => Some(path.into_string().unwrap()),
+                _ => None,
+            }
+        };
+        assert_eq!(inside("rootfs/a/b").as_deref(), Some("a/b"));
+        assert_eq!(inside("/bundle/rootfs//a").as_deref(), Some("a"));
+        assert_eq!(inside("/bundle/rootfs").as_deref(), Some(""));
+        assert_eq!(inside("rootfs/../missing"), None);
+        assert_eq!(inside("rootfs-of-another/missing"), None);
     }
 
     #[test]

@@ -6,9 +6,10 @@ use super::mounts::{Fresh, MountContext, MountKind, MountPlan, inside, mount_pla
 use super::options::{libc_ms as ms, propagation_named};
 use super::process::c_string;
 use crate::error::{Error, Names};
-use carrack_spec::runtime::{Mount, Spec};
+use carrack_spec::runtime::{Mount, Namespace, NamespaceKind, Spec};
 use carrack_sys::mount::{MountAttr, clone_tree, mount_setattr};
 use rustix::fs::CWD;
+use std::collections::HashSet;
 use std::ffi::CString;
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -143,11 +144,17 @@ pub fn rootfs_plan(
     let own_tree = if kind == ms::SHARED { ms::SLAVE } else { kind };
     let mount_context = MountContext {
         bundle: context.bundle,
+        rootfs: context.rootfs,
         privileged: context.privileged,
         tree_propagation: if kind == ms::SHARED { 0 } else { ms::SLAVE },
         mount_label: linux.map_or("", |linux| &linux.mount_label),
         uid_mappings: linux.map_or(&[][..], |linux| &linux.uid_mappings),
         gid_mappings: linux.map_or(&[][..], |linux| &linux.gid_mappings),
+        user_namespace: linux.and_then(|linux| {
+            let is_user = |namespace: &&Namespace| namespace.kind == NamespaceKind::User;
+            let path = &linux.namespaces.iter().find(is_user)?.path;
+            (!path.is_empty()).then_some(path.as_str())
+        }),
     };
     let mut mounts = Vec::with_capacity(spec.mounts.len());
     let mut late_readonly = Vec::new();
@@ -192,8 +199,9 @@ pub fn rootfs_plan(
     };
     let (masked, readonly) =
         linux.map_or((&[][..], &[][..]), |l| (&l.masked_paths, &l.readonly_paths));
-    names.masked = masked.to_vec();
-    names.readonly = readonly.to_vec();
+    let (masked, readonly) = (each_once(masked), each_once(readonly));
+    names.masked.clone_from(&masked);
+    names.readonly.clone_from(&readonly);
     Ok(RootfsPlan {
         tree: root_tree(&path, own_tree, context.privileged)?,
         path,
@@ -219,9 +227,19 @@ pub fn rootfs_plan(
             .filter(|change| change & !ms::REC == ms::SHARED || change & ms::UNBINDABLE != 0),
         readonly: spec.root.as_ref().is_some_and(|root| root.readonly),
         late_readonly,
-        masked_paths: paths(masked, "linux.maskedPaths")?,
-        readonly_paths: paths(readonly, "linux.readonlyPaths")?,
+        masked_paths: paths(&masked, "linux.maskedPaths")?,
+        readonly_paths: paths(&readonly, "linux.readonlyPaths")?,
     })
+}
+
+/// The list without what stands in it before: one mount is enough.
+fn each_once(paths: &[String]) -> Vec<String> {
+    let mut seen = HashSet::with_capacity(paths.len());
+    paths
+        .iter()
+        .filter(|path| seen.insert(path.as_str()))
+        .cloned()
+        .collect()
 }
 
 fn protected_path(path: &str, field: &str) -> Result<CString, Error> {
