@@ -97,7 +97,7 @@ pub enum Error {
         how: String,
     },
     /// A hook failed.
-    #[error("{kind} hook {index} ({path}): {reason}")]
+    #[error("error running {kind} hook #{index}: {path}: {reason}")]
     Hook {
         /// Which list.
         kind: &'static str,
@@ -362,7 +362,17 @@ impl Names {
             Stage::Hostname => plain("cannot set the host name"),
             Stage::Domainname => plain("cannot set the domain name"),
             Stage::Rlimit => (format!("cannot set the limit {}", at(&self.rlimits)), ""),
-            Stage::Scheduler => plain("cannot set process.scheduler"),
+            Stage::Scheduler => (
+                "cannot set process.scheduler".into(),
+                match fail.errno {
+                    Errno::PERM => {
+                        " (without CAP_SYS_NICE only less urgent ones; for SCHED_DEADLINE, \
+                          process scheduler can't be used together with AllowedCPUs, \
+                          that is linux.resources.cpu.cpus)"
+                    }
+                    _ => "",
+                },
+            ),
             Stage::IoPriority => plain("cannot set process.ioPriority"),
             Stage::MemoryPolicy => plain("cannot set linux.memoryPolicy"),
             Stage::CpuAffinity => plain("cannot set process.execCPUAffinity"),
@@ -398,7 +408,8 @@ impl Names {
             Stage::Capabilities => plain("cannot set process.capabilities"),
             Stage::Seccomp => plain("cannot load the seccomp filter"),
             Stage::SeccompListener => plain("cannot hand on the seccomp notify descriptor"),
-            Stage::Executable | Stage::Exec => (self.program_words(fail.errno), ""),
+            Stage::Executable => (self.program_words(fail.errno), ""),
+            Stage::Exec => (format!("exec {}", self.program), ""),
             Stage::StartWait => plain("cannot wait for start"),
             Stage::Streams => plain("cannot set up the standard streams"),
             Stage::CreateContainerHook | Stage::StartContainerHook => plain("hook"),

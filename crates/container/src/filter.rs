@@ -82,7 +82,7 @@ fn refuse_write(program: &Program) -> Result<(), Error> {
     match number {
         Some(number) if program.may_notify(native.audit(), number) => Err(Error::invalid(
             "linux.seccomp",
-            "SCMP_ACT_NOTIFY cannot be used for write",
+            "SCMP_ACT_NOTIFY cannot be used for the write syscall, with which the listener is handed on",
         )),
         _ => Ok(()),
     }
@@ -150,8 +150,10 @@ pub fn hand_on(
     descriptor: OwnedFd,
 ) -> Result<(), Error> {
     let path = Path::new(&profile.listener_path);
-    let failed = |e| Error::path("cannot hand the seccomp notify descriptor to", path, e);
-    let listener = std::os::unix::net::UnixStream::connect(path).map_err(failed)?;
+    let failed =
+        |e: std::io::Error| Error::path("cannot hand the seccomp notify descriptor to", path, e);
+    let listener = std::os::unix::net::UnixStream::connect(path)
+        .map_err(|e| Error::path("failed to connect with seccomp agent at", path, e))?;
     let message = ContainerProcessState {
         oci_version: state.oci_version.clone(),
         fds: vec!["seccompFd".to_owned()],

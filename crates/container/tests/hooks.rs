@@ -155,10 +155,15 @@ fn a_failure_after_the_start_stops_the_container() {
     let mut world = require!(World::new());
     world.bundle.push("/hooks/poststart", hook("exit 1"));
     world.bundle.args(["sleep", "100"]);
-    assert!(world.error().contains("poststart hook 0"));
+    assert!(world.error().contains("error running poststart hook #0: "));
     let mut live = world.create();
     let error = live.container().start().unwrap_err();
-    assert!(error.to_string().contains("poststart hook 0"), "{error}");
+    assert!(
+        error
+            .to_string()
+            .contains("error running poststart hook #0: "),
+        "{error}"
+    );
     assert_eq!(live.wait(), Exit::Signal(9));
     live.delete();
 }
@@ -223,7 +228,10 @@ fn hooks_run_in_order_and_the_first_failure_stops_the_rest() {
     }
     world.bundle.args(["true"]);
     let error = world.error();
-    assert!(error.contains("createRuntime hook 1"), "{error}");
+    assert!(
+        error.contains("error running createRuntime hook #1: "),
+        "{error}"
+    );
     assert_eq!(std::fs::read_to_string(&log).unwrap(), "1\n2\n");
 }
 

@@ -56,6 +56,18 @@ pub fn cap_plan(caps: &Capabilities, available: CapBits, strict: bool) -> Result
         }
         log::warn!("process.capabilities: {reason}; the process starts without them");
     }
+    let raised = ambient & sets.permitted & sets.inheritable;
+    let missed = ambient & !raised;
+    let names = (0..).zip(capability::NAMES);
+    for (_, name) in names.filter(|&(cap, _)| missed & bit(cap) != 0) {
+        let reason = format!(
+            "can't raise ambient capability {name}: it is not both permitted and inheritable"
+        );
+        if strict {
+            return Err(Error::invalid("process.capabilities", reason));
+        }
+        log::warn!("process.capabilities: {reason}; the process starts without it");
+    }
     Ok(CapPlan {
         bounding_drop: numbers(!bounding),
         // The kernel refuses an effective or ambient capability outside of the permitted set.
@@ -63,7 +75,7 @@ pub fn cap_plan(caps: &Capabilities, available: CapBits, strict: bool) -> Result
             effective: sets.effective & sets.permitted,
             ..sets
         },
-        ambient: numbers(ambient & sets.permitted & sets.inheritable),
+        ambient: numbers(raised),
     })
 }
 
@@ -102,5 +114,10 @@ mod tests {
         assert!(plan.ambient.is_empty(), "not inheritable, so not ambient");
         let error = cap_plan(&wanted, bit(5), true).unwrap_err();
         assert!(error.to_string().contains("CAP_SYS_RESOURCE"), "{error}");
+        let error = cap_plan(&caps(&["CAP_KILL"]), bit(5), true).unwrap_err();
+        assert!(
+            error.to_string().contains("ambient capability CAP_KILL"),
+            "{error}"
+        );
     }
 }

@@ -447,14 +447,16 @@ fn io_priority(wanted: &IoPriority) -> Result<i32, Error> {
 
 /// Mode with flags, and nodes (`linux/mempolicy.h`).
 fn memory_policy(wanted: &MemoryPolicy) -> Result<(i32, BitSet), Error> {
-    let mode = named(&MEMORY_MODES, &wanted.mode, "linux.memoryPolicy.mode")?;
+    // In the words that callers of runc look for.
+    const FIELD: &str = "linux.memoryPolicy: invalid memory policy";
+    let mode = named(&MEMORY_MODES, &wanted.mode, &format!("{FIELD} mode"))?;
     let mut flags = 0;
     for flag in &wanted.flags {
-        flags |= named(&MEMORY_FLAGS, flag, "linux.memoryPolicy.flags")?;
+        flags |= named(&MEMORY_FLAGS, flag, &format!("{FIELD} flag"))?;
     }
     Ok((
         mode | flags,
-        bit_set(&wanted.nodes, "linux.memoryPolicy.nodes")?,
+        bit_set(&wanted.nodes, &format!("{FIELD} node"))?,
     ))
 }
 
