@@ -6,7 +6,8 @@ mod common;
 use carrack_cgroup::{Driver, Group, Layout};
 use carrack_spec::defaults::device_rules;
 use carrack_spec::runtime::DeviceRule;
-use common::{Guard, host, skip};
+use carrack_testkit::{require, skip};
+use common::{Guard, host};
 use std::collections::BTreeMap;
 use std::process::Command;
 
@@ -76,10 +77,7 @@ fn check_rules(group: &Group) {
 
 #[test]
 fn rules_decide_on_the_hierarchy_of_this_host() {
-    let layout = match host() {
-        Ok(layout) => layout,
-        Err(e) => skip!("{e}"),
-    };
+    let layout = require!(host());
     check_rules(&Guard::new(&layout, "devices"));
 }
 
@@ -95,10 +93,7 @@ fn v2_only(layout: &Layout, group: &Group) -> Group {
 
 #[test]
 fn rules_decide_as_a_program_on_v2() {
-    let layout = match host() {
-        Ok(layout) => layout,
-        Err(e) => skip!("{e}"),
-    };
+    let layout = require!(host());
     if layout.v2().is_none() {
         skip!("no v2 hierarchy");
     }

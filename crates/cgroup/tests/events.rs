@@ -4,7 +4,8 @@
 mod common;
 
 use carrack_cgroup::{Limits, OomEvent, Resource, Threshold};
-use common::{Guard, has_controller, host, on_v2, skip};
+use carrack_testkit::{require, skip, wait_for, wait_until};
+use common::{Guard, has_controller, host, host_with, on_v2};
 use std::os::unix::process::ExitStatusExt;
 use std::time::Duration;
 
@@ -14,13 +15,7 @@ const EATER: &str = "a=x; while :; do a=$a$a; done";
 
 #[test]
 fn an_out_of_memory_kill_is_told_and_counted() {
-    let layout = match host() {
-        Ok(layout) => layout,
-        Err(e) => skip!("{e}"),
-    };
-    if !has_controller(&layout, "memory", "memory") {
-        skip!("no memory controller");
-    }
+    let layout = require!(host_with("memory", "memory"));
     let group = Guard::new(&layout, "oom");
     group
         .limit(&Limits::new().memory_limit("16MiB").swap_limit(0u64))
@@ -39,13 +34,7 @@ fn an_out_of_memory_kill_is_told_and_counted() {
 
 #[test]
 fn an_oom_watch_ends_with_its_group() {
-    let layout = match host() {
-        Ok(layout) => layout,
-        Err(e) => skip!("{e}"),
-    };
-    if !has_controller(&layout, "memory", "memory") {
-        skip!("no memory controller");
-    }
+    let layout = require!(host_with("memory", "memory"));
     let group = Guard::new(&layout, "oomend");
     let mut sleeper = group.sleeper();
     let mut watch = group.watch_oom().unwrap();
@@ -58,10 +47,7 @@ fn an_oom_watch_ends_with_its_group() {
 
 #[test]
 fn pressure_is_told_when_the_threshold_is_crossed() {
-    let layout = match host() {
-        Ok(layout) => layout,
-        Err(e) => skip!("{e}"),
-    };
+    let layout = require!(host());
     if layout.v2().is_none() {
         skip!("no v2 hierarchy, so no pressure stall information");
     }
@@ -87,10 +73,7 @@ fn pressure_is_told_when_the_threshold_is_crossed() {
 
 #[test]
 fn v1_memory_levels_can_be_watched_or_the_reason_is_told() {
-    let layout = match host() {
-        Ok(layout) => layout,
-        Err(e) => skip!("{e}"),
-    };
+    let layout = require!(host());
     let group = Guard::new(&layout, "level");
     let threshold = Threshold {
         all_tasks: true,
@@ -114,21 +97,13 @@ fn v1_memory_levels_can_be_watched_or_the_reason_is_told() {
 
 #[test]
 fn statistics_follow_what_processes_do() {
-    let layout = match host() {
-        Ok(layout) => layout,
-        Err(e) => skip!("{e}"),
-    };
+    let layout = require!(host());
     let group = Guard::new(&layout, "stats");
     let _busy = group.shell("while :; do :; done");
-    let end = std::time::Instant::now() + Duration::from_secs(60);
-    let stats = loop {
+    let stats = wait_for("processor time", || {
         let stats = group.stats().unwrap();
-        if stats.cpu.usage_ns > 50_000_000 && stats.cpu.user_ns > 0 {
-            break stats;
-        }
-        assert!(std::time::Instant::now() < end, "{stats:?}");
-        std::thread::sleep(Duration::from_millis(20));
-    };
+        (stats.cpu.usage_ns > 50_000_000 && stats.cpu.user_ns > 0).then_some(stats)
+    });
     if has_controller(&layout, "pids", "pids") {
         assert_eq!(stats.pids.current, 1);
         assert_eq!(stats.pids.limit, None);
@@ -148,30 +123,20 @@ fn statistics_follow_what_processes_do() {
 
 #[test]
 fn throttling_is_counted() {
-    let layout = match host() {
-        Ok(layout) => layout,
-        Err(e) => skip!("{e}"),
-    };
-    if !has_controller(&layout, "cpu", "cpu") {
-        skip!("no cpu controller");
-    }
+    let layout = require!(host_with("cpu", "cpu"));
     let group = Guard::new(&layout, "throttle");
     group.limit(&Limits::new().cpu_quota(0.05)).unwrap();
     let _busy = group.shell("while :; do :; done");
-    let end = std::time::Instant::now() + Duration::from_secs(60);
-    while group.stats().unwrap().cpu.throttled_ns == 0 {
-        assert!(std::time::Instant::now() < end);
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    assert!(group.stats().unwrap().cpu.throttled_periods > 0);
+    // The kernel counts time when it lets a group go on, which may be before a period ends.
+    wait_until("throttled time and periods", || {
+        let cpu = group.stats().unwrap().cpu;
+        cpu.throttled_ns > 0 && cpu.throttled_periods > 0
+    });
 }
 
 #[test]
 fn the_statistics_of_a_removed_group_are_zero() {
-    let layout = match host() {
-        Ok(layout) => layout,
-        Err(e) => skip!("{e}"),
-    };
+    let layout = require!(host());
     let group = Guard::new(&layout, "gone");
     group.remove().unwrap();
     assert_eq!(group.stats().unwrap().memory.memory.usage, 0);

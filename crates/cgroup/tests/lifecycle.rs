@@ -4,15 +4,13 @@
 mod common;
 
 use carrack_cgroup::{Driver, Error, Group, Request};
-use common::{Guard, Process, create, host, skip, unique};
+use carrack_testkit::{require, skip, wait_until};
+use common::{Guard, Process, create, host, unique};
 use std::os::unix::process::ExitStatusExt;
 
 #[test]
 fn a_group_exists_in_every_hierarchy_until_it_is_removed() {
-    let layout = match host() {
-        Ok(layout) => layout,
-        Err(e) => skip!("{e}"),
-    };
+    let layout = require!(host());
     let group = create(&layout, &format!("/{}", unique("every"))).unwrap();
     let paths = group.paths();
     for dir in paths.values() {
@@ -37,10 +35,7 @@ fn a_group_exists_in_every_hierarchy_until_it_is_removed() {
 
 #[test]
 fn a_parent_that_was_left_without_processors_gets_those_of_its_own() {
-    let layout = match host() {
-        Ok(layout) => layout,
-        Err(e) => skip!("{e}"),
-    };
+    let layout = require!(host());
     let root = std::path::Path::new("/sys/fs/cgroup/cpuset");
     if !root.join("cpuset.cpus").exists() {
         skip!("no v1 cpuset hierarchy");
@@ -58,10 +53,7 @@ fn a_parent_that_was_left_without_processors_gets_those_of_its_own() {
 
 #[test]
 fn an_empty_path_is_the_id_below_the_own_cgroup() {
-    let layout = match host() {
-        Ok(layout) => layout,
-        Err(e) => skip!("{e}"),
-    };
+    let layout = require!(host());
     let id = unique("own");
     let request = Request {
         id: &id,
@@ -86,10 +78,7 @@ fn an_empty_path_is_the_id_below_the_own_cgroup() {
 
 #[test]
 fn the_saved_paths_open_the_same_group() {
-    let layout = match host() {
-        Ok(layout) => layout,
-        Err(e) => skip!("{e}"),
-    };
+    let layout = require!(host());
     let group = Guard::new(&layout, "saved");
     let sleeper = Process::sleeper();
     group.attach(sleeper.pid()).unwrap();
@@ -100,10 +89,7 @@ fn the_saved_paths_open_the_same_group() {
 
 #[test]
 fn a_populated_group_is_refused_to_a_new_container_and_left_alone() {
-    let layout = match host() {
-        Ok(layout) => layout,
-        Err(e) => skip!("{e}"),
-    };
+    let layout = require!(host());
     let path = format!("/{}", unique("taken"));
     let group = Guard(create(&layout, &path).unwrap());
     let sleeper = group.sleeper();
@@ -120,10 +106,7 @@ fn a_populated_group_is_refused_to_a_new_container_and_left_alone() {
 
 #[test]
 fn a_frozen_group_is_refused_to_a_new_container() {
-    let layout = match host() {
-        Ok(layout) => layout,
-        Err(e) => skip!("{e}"),
-    };
+    let layout = require!(host());
     let path = format!("/{}", unique("frozen"));
     let group = Guard(create(&layout, &path).unwrap());
     group.freeze().unwrap();
@@ -136,10 +119,7 @@ fn a_frozen_group_is_refused_to_a_new_container() {
 
 #[test]
 fn a_frozen_process_stands_still_and_goes_on_after_the_thaw() {
-    let layout = match host() {
-        Ok(layout) => layout,
-        Err(e) => skip!("{e}"),
-    };
+    let layout = require!(host());
     let group = Guard::new(&layout, "freeze");
     let busy = group.shell("while :; do :; done");
     let ticks = || {
@@ -160,19 +140,12 @@ fn a_frozen_process_stands_still_and_goes_on_after_the_thaw() {
     assert_eq!(ticks(), before);
     group.thaw().unwrap();
     assert!(!group.is_frozen().unwrap());
-    let end = std::time::Instant::now() + std::time::Duration::from_secs(20);
-    while ticks() == before {
-        assert!(std::time::Instant::now() < end, "it did not go on");
-        std::thread::sleep(std::time::Duration::from_millis(10));
-    }
+    wait_until("progress after the thaw", || ticks() > before);
 }
 
 #[test]
 fn signals_reach_every_process_also_in_a_frozen_group() {
-    let layout = match host() {
-        Ok(layout) => layout,
-        Err(e) => skip!("{e}"),
-    };
+    let layout = require!(host());
     let group = Guard::new(&layout, "kill");
     let (mut one, mut two) = (group.sleeper(), group.sleeper());
     group.kill(15).unwrap();
@@ -186,10 +159,7 @@ fn signals_reach_every_process_also_in_a_frozen_group() {
 
 #[test]
 fn removal_of_a_populated_group_fails_with_its_processes() {
-    let layout = match host() {
-        Ok(layout) => layout,
-        Err(e) => skip!("{e}"),
-    };
+    let layout = require!(host());
     let group = Guard::new(&layout, "busy");
     let sleeper = group.sleeper();
     match group.remove().unwrap_err() {
@@ -200,10 +170,7 @@ fn removal_of_a_populated_group_fails_with_its_processes() {
 
 #[test]
 fn destroy_reaches_a_process_that_hides_in_a_nested_group() {
-    let layout = match host() {
-        Ok(layout) => layout,
-        Err(e) => skip!("{e}"),
-    };
+    let layout = require!(host());
     let group = Guard::new(&layout, "nested");
     let deep = group.child("a").unwrap().child("b").unwrap();
     let forker = "while :; do sleep 0.01 & sleep 0.01; done";
@@ -218,10 +185,7 @@ fn destroy_reaches_a_process_that_hides_in_a_nested_group() {
 
 #[test]
 fn a_hundred_groups_are_made_at_the_same_time() {
-    let layout = match host() {
-        Ok(layout) => layout,
-        Err(e) => skip!("{e}"),
-    };
+    let layout = require!(host());
     let parent = unique("parallel");
     let threads: Vec<_> = (0..100)
         .map(|n| {
@@ -244,10 +208,7 @@ fn a_hundred_groups_are_made_at_the_same_time() {
 
 #[test]
 fn a_failed_creation_leaves_nothing() {
-    let layout = match host() {
-        Ok(layout) => layout,
-        Err(e) => skip!("{e}"),
-    };
+    let layout = require!(host());
     // The last hierarchy refuses: the same name is populated there alone.
     let name = unique("undo");
     let last = layout.hierarchies().last().unwrap();
@@ -268,10 +229,7 @@ fn a_failed_creation_leaves_nothing() {
 
 #[test]
 fn sub_groups_stay_below_the_group() {
-    let layout = match host() {
-        Ok(layout) => layout,
-        Err(e) => skip!("{e}"),
-    };
+    let layout = require!(host());
     let group = Guard::new(&layout, "sub");
     assert!(group.sub("../x").is_err());
     assert!(group.child("a/b").is_err());
@@ -284,10 +242,7 @@ fn sub_groups_stay_below_the_group() {
 
 #[test]
 fn a_nested_group_of_a_populated_one_takes_processes_and_explains_missing_limits() {
-    let layout = match host() {
-        Ok(layout) => layout,
-        Err(e) => skip!("{e}"),
-    };
+    let layout = require!(host());
     let group = Guard::new(&layout, "inner");
     let _outer = group.sleeper();
     let inner = group.child("inner").unwrap();

@@ -6,30 +6,20 @@ mod common;
 
 use carrack_cgroup::{Error, Limits};
 use carrack_spec::runtime::Resources;
-use common::{Guard, Process, has_controller, host, on_v2, skip};
+use carrack_testkit::{require, skip, wait_until};
+use common::{Guard, Process, has_controller, host, host_with, on_v2};
+use std::io::Read;
+use std::process::Stdio;
 
 fn from(json: &str) -> Resources {
     serde_json::from_str(json).unwrap()
-}
-
-macro_rules! need {
-    ($controller:literal, $v2:literal) => {{
-        let layout = match host() {
-            Ok(layout) => layout,
-            Err(e) => skip!("{e}"),
-        };
-        if !has_controller(&layout, $controller, $v2) {
-            skip!("the host has no {} controller", $controller);
-        }
-        layout
-    }};
 }
 
 const MIB: i64 = 1 << 20;
 
 #[test]
 fn memory_limits_are_lowered_and_raised_in_the_right_order() {
-    let layout = need!("memory", "memory");
+    let layout = require!(host_with("memory", "memory"));
     let group = Guard::new(&layout, "memory");
     let set = |limit: i64, swap: i64| {
         group
@@ -80,7 +70,7 @@ fn memory_limits_are_lowered_and_raised_in_the_right_order() {
 
 #[test]
 fn an_unlimited_memory_lifts_an_old_swap_limit() {
-    let layout = need!("memory", "memory");
+    let layout = require!(host_with("memory", "memory"));
     let group = Guard::new(&layout, "unlimit");
     group
         .apply(&from(r#"{"memory":{"limit":16777216,"swap":16777216}}"#))
@@ -91,7 +81,7 @@ fn an_unlimited_memory_lifts_an_old_swap_limit() {
 
 #[test]
 fn the_other_memory_fields_are_written_or_refused_by_name() {
-    let layout = need!("memory", "memory");
+    let layout = require!(host_with("memory", "memory"));
     let group = Guard::new(&layout, "memory2");
     group
         .apply(&from(r#"{"memory":{"reservation":33554432}}"#))
@@ -127,18 +117,21 @@ fn the_other_memory_fields_are_written_or_refused_by_name() {
 
 #[test]
 fn a_limit_below_the_usage_says_the_usage() {
-    let layout = need!("memory", "memory");
+    let layout = require!(host_with("memory", "memory"));
     let group = Guard::new(&layout, "usage");
-    let script = "a=$(head -c 20000000 /dev/zero | tr '\\0' x); sleep 1000";
-    let child = group
-        .spawn(std::process::Command::new("sh").args(["-c", script]))
-        .unwrap();
-    let _child = Process(child);
-    let end = std::time::Instant::now() + std::time::Duration::from_secs(60);
-    while group.stats().unwrap().memory.memory.usage < 18_000_000 {
-        assert!(std::time::Instant::now() < end, "it does not grow");
-        std::thread::sleep(std::time::Duration::from_millis(20));
-    }
+    // While the shell grows it holds its buffer twice at times; what counts is what it keeps.
+    let script = "a=$(head -c 20000000 /dev/zero | tr '\\0' x); echo grown; read b";
+    let mut command = std::process::Command::new("sh");
+    command.args(["-c", script]);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = Process(group.spawn(&mut command).unwrap());
+    let mut said = [0; 6];
+    let stdout = child.0.stdout.as_mut().unwrap();
+    stdout.read_exact(&mut said).unwrap();
+    assert_eq!(&said, b"grown\n");
+    wait_until("memory of the shell", || {
+        group.stats().unwrap().memory.memory.usage > 18_000_000
+    });
     let update = from(r#"{"memory":{"limit":1048576,"checkBeforeUpdate":true}}"#);
     match group.apply(&update).unwrap_err() {
         Error::BelowUsage { limit, usage } => assert!(limit == 1 << 20 && usage > 18_000_000),
@@ -154,7 +147,7 @@ fn a_limit_below_the_usage_says_the_usage() {
 
 #[test]
 fn cpu_shares_quota_period_burst_and_idle_reach_the_kernel() {
-    let layout = need!("cpu", "cpu");
+    let layout = require!(host_with("cpu", "cpu"));
     let group = Guard::new(&layout, "cpu");
     group
         .apply(&from(
@@ -197,7 +190,7 @@ fn cpu_shares_quota_period_burst_and_idle_reach_the_kernel() {
 
 #[test]
 fn real_time_bandwidth_is_written_or_refused_by_name() {
-    let layout = need!("cpu", "cpu");
+    let layout = require!(host_with("cpu", "cpu"));
     let group = Guard::new(&layout, "rt");
     match group.apply(&from(
         r#"{"cpu":{"realtimePeriod":1000000,"realtimeRuntime":1000}}"#,
@@ -209,7 +202,7 @@ fn real_time_bandwidth_is_written_or_refused_by_name() {
 
 #[test]
 fn cpusets_are_inherited_and_narrowed() {
-    let layout = need!("cpuset", "cpuset");
+    let layout = require!(host_with("cpuset", "cpuset"));
     let group = Guard::new(&layout, "cpuset");
     group
         .apply(&from(r#"{"cpu":{"cpus":"0","mems":"0"}}"#))
@@ -238,7 +231,7 @@ fn cpusets_are_inherited_and_narrowed() {
 
 #[test]
 fn pids_are_limited() {
-    let layout = need!("pids", "pids");
+    let layout = require!(host_with("pids", "pids"));
     let group = Guard::new(&layout, "pids");
     group.apply(&from(r#"{"pids":{"limit":17}}"#)).unwrap();
     assert_eq!(group.read("pids", "pids.max"), "17");
@@ -258,7 +251,7 @@ fn block_device() -> Option<(u32, u32)> {
 
 #[test]
 fn block_throttles_reach_the_kernel() {
-    let layout = need!("blkio", "io");
+    let layout = require!(host_with("blkio", "io"));
     let Some((major, minor)) = block_device() else {
         skip!("no block device");
     };
@@ -300,7 +293,7 @@ fn block_throttles_reach_the_kernel() {
 
 #[test]
 fn block_weights_reach_the_kernel_or_name_the_missing_scheduler() {
-    let layout = need!("blkio", "io");
+    let layout = require!(host_with("blkio", "io"));
     let group = Guard::new(&layout, "weight");
     match group.apply(&from(r#"{"blockIO":{"weight":500}}"#)) {
         Ok(()) => {
@@ -324,7 +317,7 @@ fn block_weights_reach_the_kernel_or_name_the_missing_scheduler() {
 
 #[test]
 fn huge_pages_are_limited_also_by_the_v2_side_of_a_hybrid_host() {
-    let layout = need!("hugetlb", "hugetlb");
+    let layout = require!(host_with("hugetlb", "hugetlb"));
     let group = Guard::new(&layout, "huge");
     let result = group.apply(&from(
         r#"{"hugepageLimits":[{"pageSize":"2MB","limit":4194304}]}"#,
@@ -346,10 +339,7 @@ fn huge_pages_are_limited_also_by_the_v2_side_of_a_hybrid_host() {
 
 #[test]
 fn network_limits_are_written_and_a_missing_controller_is_named_with_its_field() {
-    let layout = match host() {
-        Ok(layout) => layout,
-        Err(e) => skip!("{e}"),
-    };
+    let layout = require!(host());
     let group = Guard::new(&layout, "missing");
     for (controller, json, field) in [
         ("net_cls", r#"{"network":{"classID":1}}"#, "network.classID"),
@@ -377,10 +367,7 @@ fn network_limits_are_written_and_a_missing_controller_is_named_with_its_field()
 
 #[test]
 fn unified_files_are_written_on_v2_and_explained_elsewhere() {
-    let layout = match host() {
-        Ok(layout) => layout,
-        Err(e) => skip!("{e}"),
-    };
+    let layout = require!(host());
     let group = Guard::new(&layout, "unified");
     let result = group.apply(&from(r#"{"unified":{"memory.high":"104857600"}}"#));
     if layout.v2().is_some() && has_controller(&layout, "", "memory") {
@@ -411,7 +398,7 @@ fn unified_files_are_written_on_v2_and_explained_elsewhere() {
 
 #[test]
 fn the_typed_limits_of_nested_groups_hold_and_change_at_run_time() {
-    let layout = need!("memory", "memory");
+    let layout = require!(host_with("memory", "memory"));
     let outer = Guard::new(&layout, "nest");
     outer
         .limit(&Limits::new().memory_limit("256MiB").pids_max(50))

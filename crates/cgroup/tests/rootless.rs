@@ -5,7 +5,8 @@ mod common;
 
 use carrack_cgroup::{Driver, Error, Group, Layout, Request};
 use carrack_spec::runtime::Resources;
-use common::{Guard, skip, unique};
+use carrack_testkit::skip;
+use common::{Guard, unique};
 use std::process::Command;
 
 /// Runs the test of this name as uid 65534; true in the parent, which then is done.

@@ -6,7 +6,8 @@ mod common;
 use carrack_cgroup::{Driver, Error, Group, Layout, Request};
 use carrack_spec::defaults::device_rules;
 use carrack_spec::runtime::Resources;
-use common::{Guard, Process, pure_v2, skip, unique};
+use carrack_testkit::skip;
+use common::{Guard, Process, pure_v2, unique};
 use std::path::Path;
 use std::process::Command;
 

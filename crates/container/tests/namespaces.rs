@@ -3,7 +3,7 @@
 
 mod common;
 
-use carrack_testkit::{require, skip, unique};
+use carrack_testkit::{require, skip, unique, wait_until};
 use common::{World, status_line, user_namespace};
 use serde_json::json;
 use std::path::{Path, PathBuf};
@@ -69,14 +69,9 @@ fn a_container_without_a_pid_namespace_is_no_process_1_and_is_killed_whole() {
     assert_eq!(pid, live.pid());
     live.container().kill(9, false).unwrap();
     live.wait();
-    let until = std::time::Instant::now() + std::time::Duration::from_secs(5);
-    while !live.container().processes().unwrap().is_empty() {
-        assert!(
-            std::time::Instant::now() < until,
-            "the others are still there"
-        );
-        std::thread::sleep(std::time::Duration::from_millis(5));
-    }
+    wait_until("end of the others", || {
+        live.container().processes().unwrap().is_empty()
+    });
     live.delete();
 }
 

@@ -9,7 +9,7 @@ mod client;
 mod common;
 
 use carrack_testkit::runtime::finish;
-use carrack_testkit::{Skip, TempDir, User, require, skip};
+use carrack_testkit::{Skip, TempDir, User, require, skip, wait_until};
 use client::{IMAGE, World, archive};
 use std::path::PathBuf;
 use std::process::Command;
@@ -437,12 +437,9 @@ fn containerd(runtime: &str) -> Result<Transcript, Skip> {
     script.silent_step(&["task", "ps", "k3"], 0, "PID");
     script.silent_step(&["task", "metrics", "k3"], 0, "memory");
     script.step(&["task", "kill", "-s", "KILL", "k3"], 0, "");
-    for _ in 0..100 {
-        if world.call(&["task", "ls"]).stdout.contains("STOPPED") {
-            break;
-        }
-        std::thread::sleep(std::time::Duration::from_millis(50));
-    }
+    wait_until("end of the task", || {
+        world.call(&["task", "ls"]).stdout.contains("STOPPED")
+    });
     script.step(&["task", "rm", "k3"], 0, "137");
     script.step(&["container", "rm", "k3"], 0, "");
     let limits = [

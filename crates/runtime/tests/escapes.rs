@@ -4,7 +4,7 @@
 
 mod common;
 
-use carrack_testkit::{Bundle, Runtime, TempDir, User, require, runtime, skip};
+use carrack_testkit::{Bundle, Runtime, TempDir, User, require, runtime, skip, wait_until};
 use serde_json::json;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -75,12 +75,9 @@ fn attack(program: &Path, bundle: &Bundle, call: &dyn Fn(&[&str]) -> Command) {
     let mut command = call(&["exec", &id, "sh", "-c", ATTACK]);
     let attacker = std::thread::spawn(move || runtime::finish(&mut command));
     let held = bundle.rootfs().join("held");
-    for _ in 0..500 {
-        if held.exists() || attacker.is_finished() {
-            break;
-        }
-        std::thread::sleep(std::time::Duration::from_millis(20));
-    }
+    wait_until("descriptor in the attacker's hands", || {
+        held.exists() || attacker.is_finished()
+    });
     // Now no process runs the file any more.
     runtime::finish(&mut call(&["start", &id])).ok();
     std::fs::write(bundle.rootfs().join("go"), "").unwrap();
@@ -176,13 +173,8 @@ fn a_script_or_link_that_runs_the_runtime_reaches_no_writable_file() {
             .stdout(out)
             .spawn()
             .unwrap();
-        let started = |line: &str| line.contains("started");
-        for _ in 0..500 {
-            if std::fs::read_to_string(&log).is_ok_and(|text| started(&text)) {
-                break;
-            }
-            std::thread::sleep(std::time::Duration::from_millis(20));
-        }
+        let text = || std::fs::read_to_string(&log).unwrap_or_default();
+        wait_until("start of the attacker", || text().contains("started"));
         for _ in 0..15 {
             for command in ["/bin/script", "/proc/self/exe"] {
                 container.exec(&[command]);
@@ -190,7 +182,7 @@ fn a_script_or_link_that_runs_the_runtime_reaches_no_writable_file() {
         }
         std::fs::write(bundle.rootfs().join("stop"), "").unwrap();
         attacker.wait().unwrap();
-        let told = std::fs::read_to_string(&log).unwrap_or_default();
+        let told = text();
         assert!(!told.contains("WRITTEN"), "{told}");
         assert!(std::fs::read(&program).unwrap() == before);
         drop(container);
@@ -377,12 +369,7 @@ fn a_process_on_its_way_in_cannot_be_looked_at() {
         .spawn()
         .unwrap();
     let text = || std::fs::read_to_string(&log).unwrap_or_default();
-    for _ in 0..500 {
-        if text().contains("started") {
-            break;
-        }
-        std::thread::sleep(std::time::Duration::from_millis(20));
-    }
+    wait_until("start of the attacker", || text().contains("started"));
     for _ in 0..60 {
         container.exec(&["true"]).ok();
     }

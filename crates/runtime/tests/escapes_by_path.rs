@@ -4,7 +4,7 @@
 
 mod common;
 
-use carrack_testkit::{Bundle, ConsoleSocket, TempDir, require};
+use carrack_testkit::{Bundle, ConsoleSocket, TempDir, require, wait_until};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use serde_json::{Value, json};
 use std::os::unix::fs::symlink;
@@ -401,12 +401,7 @@ fn an_exec_writes_to_the_kernel_and_not_to_what_the_container_mounted() {
     bundle.shell("mount --bind /tmp /proc && touch /tmp/ready; exec sleep 100");
     let container = runtime.container(&bundle);
     container.run_detached().ok();
-    for _ in 0..500 {
-        if fake.path().join("ready").exists() {
-            break;
-        }
-        std::thread::sleep(std::time::Duration::from_millis(20));
-    }
+    wait_until("false procfs", || fake.path().join("ready").exists());
     let dir = TempDir::new();
     let mut process = bundle.config["process"].clone();
     process["args"] = json!(["sleep", "100"]);

@@ -2,7 +2,7 @@
 
 mod common;
 
-use carrack_testkit::{Bundle, ConsoleSocket, Terminal, require};
+use carrack_testkit::{Bundle, ConsoleSocket, Terminal, require, wait_for, wait_until};
 use serde_json::json;
 use std::fs::File;
 use std::io::Read;
@@ -261,14 +261,14 @@ fn readiness_reaches_the_service_manager() {
     let mut child = command.stdout(out).spawn().unwrap();
     let socket = find_socket(runtime.root());
     let read = || std::fs::read_to_string(dir.path().join("out")).unwrap_or_default();
-    while read().lines().count() < 2 {
+    wait_until("output of the program", || {
         assert!(
             child.try_wait().unwrap().is_none(),
             "ended early: {}",
             read()
         );
-        std::thread::sleep(Duration::from_millis(20));
-    }
+        read().lines().count() >= 2
+    });
     let program = std::os::unix::net::UnixDatagram::unbound().unwrap();
     program.send_to(b"READY=1", socket).unwrap();
     let mut bytes = [0; 100];
@@ -287,17 +287,16 @@ fn readiness_reaches_the_service_manager() {
 
 /// The runtime's end of the notify socket.
 fn find_socket(root: &std::path::Path) -> std::path::PathBuf {
-    for _ in 0..500 {
+    wait_for("notify socket", || {
         let mut directories = vec![root.to_owned()];
         while let Some(directory) = directories.pop() {
             for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
                 match entry.file_name() == "notify.sock" {
-                    true => return entry.path(),
+                    true => return Some(entry.path()),
                     false => directories.push(entry.path()),
                 }
             }
         }
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    panic!("no notify socket below {}", root.display());
+        None
+    })
 }

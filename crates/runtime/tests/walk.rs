@@ -7,7 +7,7 @@ mod common;
 
 use carrack_testkit::runtime::finish;
 use carrack_testkit::{
-    Bundle, ConsoleSocket, Runtime, Skip, TempDir, leaks, require, skip, unique,
+    Bundle, ConsoleSocket, Runtime, Skip, TempDir, leaks, require, skip, unique, wait_until,
 };
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -172,12 +172,9 @@ fn the_life_of_a_container_step_by_step() {
 
     named.call(&["delete", "ID"]).fails_with("not stopped");
     terminal.type_text("exit 3\r");
-    for _ in 0..500 {
-        if named.listed()["status"] == "stopped" {
-            break;
-        }
-        std::thread::sleep(std::time::Duration::from_millis(20));
-    }
+    wait_until("end of the container", || {
+        named.listed()["status"] == "stopped"
+    });
     named.call(&["delete", "ID"]).ok();
     assert_eq!(named.listed(), Value::Null);
     let left = leaks::of(&named.id, &unpacked.bundle());

@@ -9,6 +9,7 @@
 //! | [`user`] | an ordinary user with id ranges, for rootless tests |
 //! | [`pty`] | the receiving end of `--console-socket`, and a terminal to talk over |
 //! | [`leaks`] | what a container left behind |
+//! | [`wait`] | waiting for what happens when the machine gets to it |
 //!
 //! Contract: nothing here installs software or starts services; what is missing
 //! becomes a [`Skip`] with its reason. Every guard cleans up when dropped, also when
@@ -36,6 +37,7 @@ pub mod runtime;
 pub mod skip;
 pub mod temp;
 pub mod user;
+pub mod wait;
 
 pub use bundle::Bundle;
 pub use pty::{ConsoleSocket, Terminal};
@@ -43,3 +45,4 @@ pub use runtime::{Container, Runtime};
 pub use skip::Skip;
 pub use temp::{TempDir, unique};
 pub use user::User;
+pub use wait::{wait_for, wait_until};

@@ -18,6 +18,7 @@ use serde_json::Value;
 use crate::bundle::Bundle;
 use crate::leaks;
 use crate::temp::{TempDir, unique};
+use crate::wait::wait_until;
 
 /// How long one command may take.
 pub const COMMAND_MAX: Duration = Duration::from_secs(60);
@@ -204,15 +205,9 @@ impl Container<'_> {
 
     /// Waits until `state` shows this status.
     pub fn wait_status(&self, status: &str) {
-        let mut last = String::new();
-        for _ in 0..COMMAND_MAX.as_millis() / 20 {
-            last = self.status();
-            if last == status {
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        panic!("{}: is {last} and not {status}", self.id);
+        wait_until(&format!("status {status} of {}", self.id), || {
+            self.status() == status
+        });
     }
 
     /// Fails the test when the container left a mount, cgroup, process or state behind.

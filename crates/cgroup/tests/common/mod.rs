@@ -1,34 +1,30 @@
 //! Shared by the integration tests: a unique group on the real host, removed when dropped,
 //! and a process to put into it.
-#![allow(dead_code, unused_macros)] // each test binary uses its part
+#![allow(dead_code)] // each test binary uses its part
 
 use carrack_cgroup::{Driver, Group, Layout, Mode, Request};
+use carrack_testkit::{Skip, skip};
 use std::path::PathBuf;
 use std::process::{Child, Command};
-use std::sync::atomic::{AtomicU32, Ordering};
 
 /// A name that no other test, here or in another process, uses.
 pub fn unique(what: &str) -> String {
-    static COUNTER: AtomicU32 = AtomicU32::new(0);
-    let n = COUNTER.fetch_add(1, Ordering::Relaxed);
-    format!("carrack-test-{what}-{}-{n}", std::process::id())
+    format!("{}-{what}", carrack_testkit::unique())
 }
-
-/// Prints why a test does not run here; tests return after it.
-macro_rules! skip {
-    ($($reason:tt)*) => {{
-        println!("skipped: {}", format_args!($($reason)*));
-        return;
-    }};
-}
-pub(crate) use skip;
 
 /// The host's layout when tests can make cgroups here.
-pub fn host() -> Result<Layout, String> {
-    if !rustix::process::geteuid().is_root() {
-        return Err("needs root".into());
+pub fn host() -> Result<Layout, Skip> {
+    skip::root()?;
+    Layout::detect().map_err(|e| Skip::new(e.to_string()))
+}
+
+/// The same where a controller is there, by its names on v1 and v2.
+pub fn host_with(v1: &str, v2: &str) -> Result<Layout, Skip> {
+    let layout = host()?;
+    match has_controller(&layout, v1, v2) {
+        true => Ok(layout),
+        false => Err(Skip::new(format!("the host has no {v1} controller"))),
     }
-    Layout::detect().map_err(|e| e.to_string())
 }
 
 /// A group of its own, destroyed when dropped.

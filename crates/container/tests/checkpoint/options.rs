@@ -1,11 +1,11 @@
 //! Each choice of a checkpoint and of a restore, by what it changes.
 
-use crate::world::{PATIENCE, World, line, null, reap, stop, tell, told, wait_for};
+use crate::world::{World, line, null, reap, stop, tell, told};
 use carrack_container::{CgroupsMode, CheckpointOptions, Created, Error};
 use carrack_spec::ContainerId;
 use carrack_spec::runtime::Status;
 use carrack_testkit::bundle::copy_program;
-use carrack_testkit::{Skip, TempDir, leaks, require, skip};
+use carrack_testkit::{Skip, TempDir, leaks, require, skip, wait_for};
 use serde_json::json;
 use std::fs::File;
 use std::io::{Read, Write};
@@ -87,7 +87,7 @@ fn file_locks_are_held_again() {
         let file = File::create("/lock").unwrap();
         file.lock().unwrap();
         std::fs::write("/ready", "").unwrap();
-        std::thread::sleep(PATIENCE * 10);
+        std::thread::sleep(carrack_testkit::wait::PATIENCE * 10);
         drop(file);
         return;
     }

@@ -5,16 +5,12 @@ use carrack_container::{
     Runtime, RuntimeOptions,
 };
 use carrack_spec::ContainerId;
-use carrack_testkit::{Bundle, Skip, TempDir, leaks, skip, unique};
+use carrack_testkit::{Bundle, Skip, TempDir, leaks, skip, unique, wait_for};
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::process::Command;
-use std::time::{Duration, Instant};
-
-/// How long something may take that takes no time on a quiet machine.
-pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A world of one test: bundle, state root, images.
 pub struct World {
@@ -132,17 +128,6 @@ impl Drop for World {
         if let Ok(container) = self.runtime().load(&self.id) {
             let _ = container.delete(true);
         }
-    }
-}
-
-pub fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let until = Instant::now() + PATIENCE;
-    loop {
-        if let Some(found) = look() {
-            return found;
-        }
-        assert!(Instant::now() < until, "no {what} in {PATIENCE:?}");
-        std::thread::sleep(Duration::from_millis(20));
     }
 }
 

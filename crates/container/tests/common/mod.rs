@@ -6,12 +6,12 @@ use carrack_container::{
     Console, Container, CreateOptions, Created, Error, Exit, Runtime, RuntimeOptions,
 };
 use carrack_spec::ContainerId;
-use carrack_testkit::{Bundle, Skip, TempDir, leaks, skip, unique};
+use carrack_testkit::{Bundle, Skip, TempDir, leaks, skip, unique, wait_for};
 use std::fs::File;
 use std::io::{Read, Seek};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// How long a container of a test may run.
 const RUN_MAX: Duration = Duration::from_secs(30);
@@ -188,15 +188,9 @@ impl Live<'_> {
 
     /// Waits until it printed the text; all it printed so far.
     pub fn expect(&mut self, text: &str) -> String {
-        let until = Instant::now() + RUN_MAX;
-        loop {
-            let output = self.output();
-            if output.contains(text) {
-                return output;
-            }
-            assert!(Instant::now() < until, "no {text:?} in {output:?}");
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        wait_for(&format!("{text:?} in the output"), || {
+            Some(self.output()).filter(|output| output.contains(text))
+        })
     }
 
     /// Runs a script in the container; what it printed.
