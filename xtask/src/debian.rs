@@ -96,6 +96,11 @@ pub const TESTS: &[Package] = &[
         "output formats are compared with it",
     ),
     package("criu", "/usr/sbin/criu", "checkpoint and restore"),
+    package(
+        "docker-registry",
+        "/usr/bin/docker-registry",
+        "what images are pulled from and pushed to",
+    ),
 ];
 
 /// What `make bench-runtime` uses besides the compiler.

@@ -1,0 +1,140 @@
+//! Referrers: signatures, bills of materials and the like that point to a manifest.
+//!
+//! Where the registry has no list of its own, an index under the tag `ALGORITHM-HEX`
+//! of the subject is it; whoever pushes a referrer keeps that index up to date. Two who
+//! do so at the same moment can lose an entry: the specification has no lock for it.
+
+use carrack_spec::Digest;
+use carrack_spec::image::{DOCUMENT_BYTES_MAX, Descriptor, Index, media_type, parse};
+
+use super::{Ask, At, DOCUMENT_WAIT, Document, DocumentKind, Repository, To, Which};
+use crate::error::Error;
+use crate::link::next_link;
+use crate::url::{Url, escape};
+
+/// Most pages of referrers that are read.
+const REFERRER_PAGES_MAX: usize = 100;
+
+impl Repository {
+    /// What refers to a manifest, of one artifact type or of all.
+    ///
+    /// # Errors
+    /// [`Error`] of the last host that was asked.
+    pub fn referrers(
+        &self,
+        subject: &Digest,
+        artifact_type: Option<&str>,
+    ) -> Result<Vec<Descriptor>, Error> {
+        self.anywhere(false, &mut |endpoint, _| {
+            let to = self.puller(endpoint);
+            let mut found = match self.listed_referrers(&to, subject, artifact_type)? {
+                Some(found) => found,
+                None => self.tagged_referrers(&to, subject)?.manifests,
+            };
+            // A registry need not filter; its header field says whether it did.
+            if let Some(wanted) = artifact_type {
+                found.retain(|descriptor| descriptor.artifact_type == wanted);
+            }
+            Ok(found)
+        })
+    }
+
+    /// The registry's own list; none when it has no such thing.
+    fn listed_referrers(
+        &self,
+        to: &To<'_>,
+        subject: &Digest,
+        artifact_type: Option<&str>,
+    ) -> Result<Option<Vec<Descriptor>>, Error> {
+        let mut path = format!("referrers/{subject}");
+        if let Some(wanted) = artifact_type {
+            path.push_str(&format!("?artifactType={}", escape(wanted)));
+        }
+        let ask = Ask::new("GET").field("Accept", media_type::INDEX);
+        let mut found: Vec<Descriptor> = Vec::new();
+        let mut next: Option<Url> = None;
+        for _ in 0..REFERRER_PAGES_MAX {
+            let at = next.as_ref().map_or(At::Path(&path), At::Url);
+            let answer = self.inner().ask(to, at, &ask)?;
+            if next.is_none() && matches!(answer.status(), 400 | 404 | 405 | 501) {
+                answer.drain();
+                return Ok(None);
+            }
+            let mut answer = answer.expect(&[200])?;
+            let bytes = answer.bytes(DOCUMENT_BYTES_MAX, DOCUMENT_WAIT)?;
+            let Ok(index) = parse::<Index>(&bytes) else {
+                // A page of something else at this path is no list of referrers.
+                return Ok(None);
+            };
+            found.extend(index.manifests);
+            let Some(link) = answer.field("link").and_then(next_link) else {
+                break;
+            };
+            let url = answer.asked.url.join(link).map_err(|source| Error::Url {
+                what: "the link to the next page".to_owned(),
+                source,
+            })?;
+            let url = url.lifted_to(&answer.asked.url);
+            if url.origin() != answer.asked.url.origin() || Some(&url) == next.as_ref() {
+                return Err(answer.protocol("the link to the next page leads astray"));
+            }
+            next = Some(url);
+        }
+        Ok(Some(found))
+    }
+
+    /// The index under the fallback tag; empty when there is none.
+    fn tagged_referrers(&self, to: &To<'_>, subject: &Digest) -> Result<Index, Error> {
+        let tag = fallback_tag(subject);
+        match self.fetch(to, Which::Tag(&tag), u32::MAX) {
+            Ok(document) if document.kind() == DocumentKind::Index => document.index(),
+            Ok(_) => Ok(Index::new(Vec::new())),
+            Err(error) if error.is_not_found() => Ok(Index::new(Vec::new())),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Notes a pushed manifest in the fallback index of its subject.
+    pub(super) fn add_referrer(
+        &self,
+        subject: &Descriptor,
+        document: &Document,
+    ) -> Result<(), Error> {
+        let mut descriptor = document.descriptor();
+        match document.kind() {
+            DocumentKind::Manifest => {
+                let manifest = document.manifest()?;
+                descriptor.artifact_type = match manifest.artifact_type.is_empty() {
+                    true => manifest.config.media_type,
+                    false => manifest.artifact_type,
+                };
+                descriptor.annotations = manifest.annotations;
+            }
+            DocumentKind::Index => {
+                let index = document.index()?;
+                descriptor.artifact_type = index.artifact_type;
+                descriptor.annotations = index.annotations;
+            }
+        }
+        let mut index = self.tagged_referrers(&self.pusher(), &subject.digest)?;
+        if index
+            .manifests
+            .iter()
+            .any(|m| m.digest == descriptor.digest)
+        {
+            return Ok(());
+        }
+        index.manifests.push(descriptor);
+        let bytes = serde_json::to_vec(&index).map_err(|e| Error::Source(e.into()))?;
+        let document = Document::new(media_type::INDEX, bytes)?;
+        let tag = fallback_tag(&subject.digest);
+        self.put(Which::Tag(&tag), &document)?;
+        Ok(())
+    }
+}
+
+/// The tag under which referrers are listed where the registry does not.
+fn fallback_tag(subject: &Digest) -> String {
+    let tag = format!("{}-{}", subject.algorithm().name(), subject.hex());
+    tag.chars().take(carrack_spec::TAG_BYTES_MAX).collect()
+}
