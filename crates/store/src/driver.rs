@@ -14,6 +14,7 @@
 
 use crate::lease::Lease;
 use crate::overlay::OverlayError;
+use crate::pool::ErofsError;
 use crate::store::StoreError;
 use crate::tar::Entry;
 use crate::unpack::ExtractError;
@@ -56,11 +57,32 @@ pub trait Driver: Send + Sync + std::fmt::Debug {
     /// The kernel refuses.
     fn mount(&self, request: &MountRequest<'_>) -> Result<OwnedFd, DriverError>;
 
-    /// Owner and mode of the root directory that a layer gives (`None`: of an image without layers).
+    /// Makes ready what a mount of these layers (lowest first; perhaps none) needs, so that it is quick,
+    /// and tells owner and mode of their root directory. The layers are protected.
     ///
     /// # Errors
-    /// The layer is damaged.
-    fn root_attributes(&self, top: Option<&Digest>) -> Result<RootAttributes, DriverError>;
+    /// A layer is damaged.
+    fn prepare(&self, lease: &Lease, layers: &[Digest]) -> Result<RootAttributes, DriverError>;
+
+    /// Compares what the driver keeps for the layers at `layers` with what it must be; calls `bad` with
+    /// a layer and what is wrong with it.
+    ///
+    /// # Errors
+    /// The store's directory cannot be used.
+    fn check(
+        &self,
+        layers: &[PathBuf],
+        bad: &mut dyn FnMut(&Path, String),
+    ) -> Result<(), DriverError> {
+        let _ = (layers, bad);
+        Ok(())
+    }
+
+    /// Bytes on disk of the layers at `layers`, with what they share counted once.
+    ///
+    /// # Errors
+    /// The store's directory cannot be used.
+    fn usage(&self, layers: &[PathBuf]) -> Result<u64, DriverError>;
 
     /// Moves what only removed layers used to names that `trash` gives; called under the meta lock
     /// (exclusive) after the layers were moved away. `kept` are the directories of all others.
@@ -161,6 +183,9 @@ pub enum DriverError {
     /// overlayfs cannot be mounted.
     #[error(transparent)]
     Overlay(#[from] OverlayError),
+    /// An image of the driver `pool` cannot be mounted.
+    #[error(transparent)]
+    Erofs(#[from] ErofsError),
     /// The store's directory cannot be used.
     #[error(transparent)]
     Store(#[from] StoreError),

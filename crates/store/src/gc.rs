@@ -131,7 +131,7 @@ fn take(
 }
 
 /// Bytes that a tree takes; what cannot be looked at counts nothing.
-fn bytes_on_disk(path: &Path) -> u64 {
+pub(crate) fn bytes_on_disk(path: &Path) -> u64 {
     let Ok(metadata) = path.symlink_metadata() else {
         return 0;
     };

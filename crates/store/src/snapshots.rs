@@ -97,6 +97,12 @@ impl Store {
     ) -> Result<Snapshot, SnapshotError> {
         let to = self.snapshot_path(id);
         let lease = self.lease()?;
+        for layer in &image.layers {
+            if !lease.protect_layer(layer)? {
+                return Err(SnapshotError::MissingLayer(layer.clone()));
+            }
+        }
+        let root = self.driver().prepare(&lease, &image.layers)?;
         let at = lease.temporary();
         for name in ["", "upper", "work"] {
             let path = at.join(name);
@@ -113,14 +119,8 @@ impl Store {
         let text =
             serde_json::to_vec(&record).map_err(|e| StoreError::io("write", &path)(e.into()))?;
         std::fs::write(&path, text).map_err(StoreError::io("write", &path))?;
-        let held = self.committing()?;
-        for layer in &image.layers {
-            if !self.has_layer(layer) {
-                return Err(SnapshotError::MissingLayer(layer.clone()));
-            }
-        }
-        let root = self.driver().root_attributes(image.layers.last())?;
         root.apply(&at.join("upper"))?;
+        let held = self.committing()?;
         let cwd = rustix::fs::CWD;
         let moved =
             rustix::fs::renameat_with(cwd, &at, cwd, &to, rustix::fs::RenameFlags::NOREPLACE);

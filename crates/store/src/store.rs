@@ -9,6 +9,7 @@
 use crate::driver::Driver;
 use crate::durable::Syncer;
 use crate::overlay::Overlay;
+use crate::pool::PoolDriver;
 use rustix::fs::FlockOperation;
 use std::fs::{DirBuilder, File};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -114,21 +115,29 @@ impl StoreError {
 pub enum DriverKind {
     /// A directory of files a layer, joined by overlayfs.
     Overlay,
+    /// An EROFS image of names for each chain of layers, over contents kept once each.
+    Pool,
+    /// As `Pool`, and everything read of the contents is verified by the kernel (fs-verity).
+    PoolVerity,
 }
 
 impl DriverKind {
-    const ALL: [Self; 1] = [Self::Overlay];
+    const ALL: [Self; 3] = [Self::Overlay, Self::Pool, Self::PoolVerity];
 
     /// Its name in `format` and on command lines.
     pub fn name(self) -> &'static str {
         match self {
             Self::Overlay => "overlay",
+            Self::Pool => "pool",
+            Self::PoolVerity => "pool-verity",
         }
     }
 
     fn driver(self, root: &Path) -> Box<dyn Driver> {
         match self {
             Self::Overlay => Box::new(Overlay::new(root)),
+            Self::Pool => Box::new(PoolDriver::new(root, false)),
+            Self::PoolVerity => Box::new(PoolDriver::new(root, true)),
         }
     }
 }
@@ -144,7 +153,7 @@ impl std::str::FromStr for DriverKind {
 
 /// A driver's name that this build does not know.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("no storage driver {0:?}; there is overlay")]
+#[error("no storage driver {0:?}; there are overlay, pool and pool-verity")]
 pub struct UnknownDriver(String);
 
 impl Store {

@@ -1,6 +1,6 @@
 //! EROFS images against the kernel that mounts them and against erofs-utils.
 
-use carrack_store::erofs::{Content, Inode, InodeId, Options, Tree, object_path, write};
+use carrack_store::erofs::{Content, Inode, InodeId, ObjectId, Options, Tree, object_path, write};
 use carrack_testkit::require;
 use proptest::prelude::*;
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
@@ -245,10 +245,15 @@ fn check(tree: &Tree) {
     }
 }
 
-fn object(n: u64) -> [u8; 32] {
-    let mut object = [7; 32];
-    object[..8].copy_from_slice(&n.to_be_bytes());
-    object
+fn digest(n: u64) -> [u8; 32] {
+    let mut digest = [7; 32];
+    digest[..8].copy_from_slice(&n.to_be_bytes());
+    digest
+}
+
+fn object(digest: [u8; 32]) -> ObjectId {
+    let sparse = digest[31] & 1 == 0;
+    ObjectId { digest, sparse }
 }
 
 #[test]
@@ -384,12 +389,12 @@ fn files_of_the_pool_are_holes_with_a_redirect() {
         let pooled = |verity| {
             node(Content::Pooled {
                 size,
-                object: object(i as u64),
+                object: object(digest(i as u64)),
                 verity,
             })
         };
         add(&mut tree, InodeId::ROOT, &format!("p{size}"), pooled(None));
-        let verified = pooled(Some(object(99).into()));
+        let verified = pooled(Some(digest(99).into()));
         let verified = attribute(verified, "trusted.overlay.redirect", b"/forged");
         add(&mut tree, InodeId::ROOT, &format!("v{size}"), verified);
     }
@@ -464,7 +469,7 @@ fn contents() -> impl Strategy<Value = Content> {
         3 => Just(Content::Directory(BTreeMap::new())),
         2 => prop::collection::vec(any::<u8>(), 0..5000).prop_map(|b| Content::Inline(b.into())),
         2 => (size, digest(), prop::option::of(digest().prop_map(Box::new)))
-            .prop_map(|(size, object, verity)| Content::Pooled { size, object, verity }),
+            .prop_map(|(size, bytes, verity)| Content::Pooled { size, object: object(bytes), verity }),
         1 => target.prop_map(|t| Content::Symlink(t.into())),
         1 => (0..4096u32, 0..1_048_576u32).prop_map(|(a, b)| Content::CharDevice(a, b)),
         1 => (0..4096u32, 0..1_048_576u32).prop_map(|(a, b)| Content::BlockDevice(a, b)),

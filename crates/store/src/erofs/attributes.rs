@@ -1,11 +1,13 @@
 //! Extended attributes: names split into the format's prefixes, equal ones shared, frequent names shortened.
 
 use super::format::{
-    ATTRIBUTE_ALIGN, ATTRIBUTE_ENTRY_BYTES, ATTRIBUTE_HEADER_BYTES, ATTRIBUTES_BYTES_MAX,
-    FILTER_SEED, LONG_PREFIX, LONG_PREFIX_TABLE_BYTES_MAX, LONG_PREFIXES_MAX, SHARED_MAX,
+    ATTRIBUTE_ALIGN, ATTRIBUTE_ENTRY_BYTES, ATTRIBUTE_HEADER_BYTES, FILTER_SEED, LONG_PREFIX,
+    LONG_PREFIX_TABLE_BYTES_MAX, LONG_PREFIXES_MAX, SHARED_MAX,
 };
 use super::hash::xxh32;
-use super::tree::{ATTRIBUTE_BYTES_MAX, Content, Inode, Limit, NAME_BYTES_MAX, object_path};
+use super::tree::{
+    ATTRIBUTE_BYTES_MAX, Content, Inode, Limit, NAME_BYTES_MAX, ObjectId, object_path,
+};
 use std::collections::{BTreeMap, HashMap};
 
 const TRUSTED: u8 = 4;
@@ -17,7 +19,7 @@ const PREFIXES: [(&[u8], u8); 5] = [
     (b"trusted.", TRUSTED),
     (b"security.", 6),
 ];
-/// Bytes of a redirect: a slash and [`object_path`].
+/// Bytes of a redirect: a slash and [`object_path`] of a file without holes.
 const REDIRECT_BYTES: usize = 66;
 /// Version, length, flags, algorithm.
 const VERITY_HEADER: [u8; 4] = [0, 36, 0, 1];
@@ -50,7 +52,7 @@ impl Name<'_> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Value<'a> {
     Given(&'a [u8]),
-    Redirect(&'a [u8; 32]),
+    Redirect(&'a ObjectId),
     Metacopy(Option<&'a [u8; 32]>),
 }
 
@@ -58,7 +60,7 @@ impl Value<'_> {
     fn len(&self) -> usize {
         match self {
             Self::Given(bytes) => bytes.len(),
-            Self::Redirect(_) => REDIRECT_BYTES,
+            Self::Redirect(object) => REDIRECT_BYTES + usize::from(object.sparse),
             Self::Metacopy(None) => 0,
             Self::Metacopy(Some(digest)) => VERITY_HEADER.len() + digest.len(),
         }
@@ -113,6 +115,21 @@ pub(super) fn list<'a>(inode: &'a Inode, list: &mut Vec<Attribute<'a>>) -> Resul
         });
     }
     Ok(())
+}
+
+/// Whether the format has attributes of this name.
+pub fn has_attribute(name: &[u8]) -> bool {
+    split(name).is_some()
+}
+
+/// Upper bound of what the attributes of one inode take, whatever is shared.
+pub(super) fn bytes_max(attributes: &[Attribute<'_>]) -> u64 {
+    let none = BTreeMap::new();
+    let entries = attributes
+        .iter()
+        .map(|a| entry_bytes(a, &none))
+        .sum::<u64>();
+    ATTRIBUTE_HEADER_BYTES + entries
 }
 
 fn split(full: &[u8]) -> Option<Name<'_>> {
@@ -202,9 +219,9 @@ impl<'a> Sharing<'a> {
     }
 
     /// Bytes that the attributes of an inode take behind its head.
-    pub(super) fn bytes(&self, attributes: &[Attribute<'a>]) -> Result<u64, Limit> {
+    pub(super) fn bytes(&self, attributes: &[Attribute<'a>]) -> u64 {
         if attributes.is_empty() {
-            return Ok(0);
+            return 0;
         }
         let (mut bytes, mut shared) = (ATTRIBUTE_HEADER_BYTES, 0);
         for attribute in attributes {
@@ -216,10 +233,7 @@ impl<'a> Sharing<'a> {
                 None => entry_bytes(attribute, &self.prefixes),
             };
         }
-        match bytes <= ATTRIBUTES_BYTES_MAX {
-            true => Ok(bytes),
-            false => Err(Limit::Attributes),
-        }
+        bytes
     }
 
     /// Appends what [`Sharing::bytes`] measured.

@@ -2,7 +2,8 @@
 
 use super::attributes::{self, Sharing};
 use super::format::{
-    BLOCK_BYTES, CHUNK_BYTES, CHUNK_HOLE, COMPACT_BYTES, DIRENT_BYTES, EXTENDED_BYTES, SLOT_BYTES,
+    ATTRIBUTES_BYTES_MAX, BLOCK_BYTES, CHUNK_BYTES, CHUNK_HOLE, COMPACT_BYTES, DIRENT_BYTES,
+    EXTENDED_BYTES, SLOT_BYTES,
 };
 use super::tree::{
     Content, Inode, InodeId, LINK_BYTES_MAX, Limit, MAJOR_MAX, MINOR_MAX, NAME_BYTES_MAX, Tree,
@@ -74,13 +75,10 @@ impl<'a> Plan<'a> {
         let mut numbers = vec![0; tree.len()];
         let mut at = BLOCK_BYTES;
         let mut list = Vec::new();
-        for i in 0..inodes.len() {
-            let placed = &mut inodes[i];
+        for placed in &mut inodes {
             placed.compact = is_compact(placed, time);
-            let measured = attributes::list(placed.inode, &mut list)
-                .and_then(|()| sharing.bytes(&list))
-                .map_err(|limit| error(tree, &inodes, i, limit))?;
-            let placed = &mut inodes[i];
+            attributes::list(placed.inode, &mut list).map_err(image)?;
+            let measured = sharing.bytes(&list);
             let head = measured
                 + match placed.compact {
                     true => COMPACT_BYTES,
@@ -175,7 +173,7 @@ fn check_name(name: &[u8]) -> Result<(), Limit> {
     }
 }
 
-fn check(inode: &Inode) -> Result<(), Limit> {
+pub(super) fn check(inode: &Inode) -> Result<(), Limit> {
     match &inode.content {
         Content::Symlink(to) if to.is_empty() || to.len() > LINK_BYTES_MAX || to.contains(&0) => {
             Err(Limit::Link)
@@ -185,7 +183,14 @@ fn check(inode: &Inode) -> Result<(), Limit> {
         {
             Err(Limit::Device)
         }
-        _ => attributes::list(inode, &mut Vec::new()),
+        _ => {
+            let mut list = Vec::new();
+            attributes::list(inode, &mut list)?;
+            match attributes::bytes_max(&list) <= ATTRIBUTES_BYTES_MAX {
+                true => Ok(()),
+                false => Err(Limit::Attributes),
+            }
+        }
     }
 }
 

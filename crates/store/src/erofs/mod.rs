@@ -41,7 +41,8 @@ mod layout;
 mod tree;
 mod write;
 
-pub use tree::{Content, Inode, InodeId, Limit, Tree, TreeError, object_path};
+pub use attributes::has_attribute;
+pub use tree::{Content, Inode, InodeId, Limit, ObjectId, Tree, TreeError, object_path};
 pub use write::{Options, WriteError, write};
 
 #[cfg(test)]

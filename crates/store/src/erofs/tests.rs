@@ -48,11 +48,12 @@ fn image(tree: &Tree, long_prefixes: bool) -> Vec<u8> {
 
 #[test]
 fn an_object_stands_below_its_first_byte() {
-    let mut object = [0xab; 32];
-    object[1] = 0x01;
-    let path = object_path(&object);
-    assert!(path.starts_with("ab/01ab"), "{path}");
-    assert_eq!(path.len(), 65);
+    let mut digest = [0xab; 32];
+    digest[1] = 0x01;
+    let path = |sparse| object_path(&ObjectId { digest, sparse });
+    assert!(path(false).starts_with("ab/01ab"), "{}", path(false));
+    assert_eq!(path(false).len(), 65);
+    assert_eq!(path(true), path(false) + "s");
 }
 
 #[test]
@@ -150,8 +151,12 @@ fn frequent_attributes_take_little_room() {
     let tree = |files: u16| {
         let mut tree = Tree::new(directory());
         for n in 0..files {
-            let mut object = [0; 32];
-            object[..2].copy_from_slice(&n.to_be_bytes());
+            let mut digest = [0; 32];
+            digest[..2].copy_from_slice(&n.to_be_bytes());
+            let object = ObjectId {
+                digest,
+                sparse: false,
+            };
             let id = tree.add(inode(Content::Pooled {
                 size: 5000,
                 object,

@@ -43,6 +43,16 @@ pub struct Inode {
     pub content: Content,
 }
 
+impl Inode {
+    /// Whether the format can hold it.
+    ///
+    /// # Errors
+    /// The first limit that it breaks.
+    pub fn fits(&self) -> Result<(), Limit> {
+        super::layout::check(self)
+    }
+}
+
 /// What an [`Inode`] is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Content {
@@ -54,8 +64,8 @@ pub enum Content {
     Pooled {
         /// Number of bytes.
         size: u64,
-        /// Digest of the bytes.
-        object: [u8; 32],
+        /// Which bytes.
+        object: ObjectId,
         /// SHA-256 digest of fs-verity, which overlayfs then compares.
         verity: Option<Box<[u8; 32]>>,
     },
@@ -71,15 +81,28 @@ pub enum Content {
     Socket,
 }
 
-/// Where an object stands in the pool: `XX/` and the rest of the digest in hexadecimal digits.
-pub fn object_path(object: &[u8; 32]) -> String {
+/// Names bytes in the pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ObjectId {
+    /// SHA-256 digest: of the file, or of a sparse file's map and the bytes in it.
+    pub digest: [u8; 32],
+    /// A file with holes. It has a name of its own kind, as no file without holes can be mistaken for it.
+    pub sparse: bool,
+}
+
+/// Where an object stands in the pool: `XX/` and the rest of the digest in hexadecimal digits, for a
+/// sparse file with an `s` behind them.
+pub fn object_path(object: &ObjectId) -> String {
     use std::fmt::Write as _;
-    let mut path = String::with_capacity(65);
-    for (i, byte) in object.iter().enumerate() {
+    let mut path = String::with_capacity(66);
+    for (i, byte) in object.digest.iter().enumerate() {
         if i == 1 {
             path.push('/');
         }
         let _ = write!(path, "{byte:02x}");
+    }
+    if object.sparse {
+        path.push('s');
     }
     path
 }
@@ -124,6 +147,11 @@ impl Tree {
         &mut self.inodes[id.index()]
     }
 
+    /// All inodes, with and without a name.
+    pub fn ids(&self) -> impl Iterator<Item = InodeId> + use<> {
+        (0..self.inodes.len() as u32).map(InodeId)
+    }
+
     /// Number of inodes, with and without a name.
     pub fn len(&self) -> usize {
         self.inodes.len()
@@ -132,6 +160,17 @@ impl Tree {
     /// Never: there is a root.
     pub fn is_empty(&self) -> bool {
         false
+    }
+
+    /// The names of a directory, to change them; `None` when it is none.
+    ///
+    /// # Panics
+    /// When `id` is of a larger tree.
+    pub fn names_mut(&mut self, id: InodeId) -> Option<&mut BTreeMap<Box<[u8]>, InodeId>> {
+        match &mut self.get_mut(id).content {
+            Content::Directory(names) => Some(names),
+            _ => None,
+        }
     }
 
     /// What `name` means in the directory; `None` when nothing has it or `directory` is none.

@@ -114,7 +114,7 @@ fn head<'a>(
     // `Plan::of` refused every inode that has no list.
     let listed = attributes::list(inode, list);
     debug_assert!(listed.is_ok());
-    let attribute_bytes = plan.sharing.bytes(list).unwrap_or(0);
+    let attribute_bytes = plan.sharing.bytes(list);
     let units = match attribute_bytes {
         0 => 0,
         n => 1 + (n - ATTRIBUTE_HEADER_BYTES) / 4,

@@ -153,6 +153,9 @@ impl Store {
                 return Err(LayerError::Missing(layer.clone()).into());
             }
         }
+        self.driver()
+            .prepare(lease, &record.layers)
+            .map_err(|e| LayerError::Unpack(record.name(), e))?;
         let records = self.found()?;
         let path = self.record_path(record);
         let before = records.iter().find(|(p, _)| *p == path);

@@ -14,10 +14,12 @@ mod mount;
 mod unpack;
 
 use crate::driver::{Contents, Driver, DriverError, MountRequest, RootAttributes, Unpack};
+use crate::gc::bytes_on_disk;
+use crate::lease::Lease;
 use crate::store::StoreError;
 use carrack_spec::Digest;
 pub use mount::OverlayError;
-pub(crate) use mount::mount_detached;
+pub(crate) use mount::{mount_detached, mount_image};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -80,8 +82,8 @@ impl Driver for Overlay {
         Ok(Box::new(kept::Files::new(at)?))
     }
 
-    fn root_attributes(&self, top: Option<&Digest>) -> Result<RootAttributes, DriverError> {
-        let path = match top {
+    fn prepare(&self, _lease: &Lease, layers: &[Digest]) -> Result<RootAttributes, DriverError> {
+        let path = match layers.last() {
             Some(diff_id) => self.root.join("layers").join(diff_id.hex()).join("fs"),
             None => self.root.join("empty"),
         };
@@ -93,14 +95,22 @@ impl Driver for Overlay {
         })
     }
 
+    fn usage(&self, layers: &[PathBuf]) -> Result<u64, DriverError> {
+        Ok(layers.iter().map(|layer| bytes_on_disk(layer)).sum())
+    }
+
     fn mount(&self, request: &MountRequest<'_>) -> Result<OwnedFd, DriverError> {
         let layers = self.root.join("layers");
-        let mut lowers: Vec<PathBuf> = request
-            .layers
-            .iter()
-            .rev()
-            .map(|diff_id| layers.join(diff_id.hex()).join("fs"))
-            .collect();
+        let mut lowers = Vec::new();
+        for diff_id in request.layers.iter().rev() {
+            let path = layers.join(diff_id.hex()).join("fs");
+            // The kernel joins the roots of all layers, opaque or not.
+            let hides = rustix::fs::getxattr(&path, self.privilege.opaque(), &mut [0; 1][..]);
+            lowers.push(path);
+            if hides.is_ok() {
+                break;
+            }
+        }
         // overlayfs wants two lower directories when there is no upper one.
         if lowers.is_empty() || (lowers.len() == 1 && request.upper.is_none()) {
             lowers.push(self.root.join("empty"));

@@ -84,6 +84,62 @@ pub(crate) fn mount_detached(
         .map(|p| open(p))
         .collect::<Result<Vec<_>, _>>()?;
     let directories = upper.map(|u| open_upper(u, &open)).transpose()?;
+    assemble(&lowers, None, upper.zip(directories.as_ref()), privilege)
+}
+
+/// Mounts one layer whose files may have their bytes below `data`, under `upper` when there is one.
+/// With `verity` the kernel opens only files of `data` that have the digest that the layer states.
+///
+/// # Errors
+/// [`OverlayError`].
+pub(crate) fn mount_image(
+    layer: OwnedFd,
+    data: &Path,
+    verity: bool,
+    upper: Option<Upper<'_>>,
+    idmap: Option<BorrowedFd<'_>>,
+) -> Result<OwnedFd, OverlayError> {
+    let opener = |path: &Path| match idmap {
+        Some(userns) => open_mapped(path, userns),
+        None => open(path),
+    };
+    let directories = upper.map(|u| open_upper(u, &opener)).transpose()?;
+    let upper = upper.zip(directories.as_ref());
+    let directory = open(data)?;
+    let layer = [layer];
+    let mount = |metacopy| {
+        let data = Data {
+            directory: &directory,
+            verity,
+            metacopy,
+        };
+        assemble(&layer, Some(data), upper, Privilege::Root)
+    };
+    match mount(verity) {
+        Err(OverlayError::Mount { source, .. })
+            if !verity && source.raw_os_error() == Some(Errno::INVAL.raw_os_error()) =>
+        {
+            mount(true)
+        }
+        other => other,
+    }
+}
+
+/// A data-only layer.
+struct Data<'a> {
+    directory: &'a OwnedFd,
+    verity: bool,
+    /// Changes of owner, mode and times copy no bytes up, and renamed directories are redirected: before
+    /// Linux 6.16, and with `verity`, data-only layers are to be had with these only.
+    metacopy: bool,
+}
+
+fn assemble(
+    lowers: &[OwnedFd],
+    data: Option<Data<'_>>,
+    upper: Option<(Upper<'_>, &UpperDirectories)>,
+    privilege: Privilege,
+) -> Result<OwnedFd, OverlayError> {
     let fs = rustix::mount::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).map_err(|e| {
         OverlayError::Mount {
             step: "fsopen",
@@ -106,15 +162,25 @@ pub(crate) fn mount_detached(
     if privilege == Privilege::UserNamespace {
         flag("userxattr").map_err(failed("userxattr"))?;
     }
-    add_lowers(&lowers, &set).map_err(|e| match e {
+    if let Some(data) = &data {
+        if data.metacopy {
+            set("metacopy", "on").map_err(failed("metacopy"))?;
+            set("redirect_dir", "on").map_err(failed("redirect_dir"))?;
+        }
+        if data.verity {
+            set("verity", "require").map_err(failed("verity"))?;
+        }
+    }
+    let directory = data.as_ref().map(|d| d.directory);
+    add_lowers(lowers, directory, &set).map_err(|e| match e {
         Errno::NAMETOOLONG => OverlayError::TooManyLayers(lowers.len()),
         e => failed("lowerdir")(e),
     })?;
-    if let Some((upper, work)) = &directories {
+    if let Some((_, UpperDirectories { upper, work, .. })) = upper {
         set("upperdir", &proc_path(upper)).map_err(failed("upperdir"))?;
         set("workdir", &proc_path(work)).map_err(failed("workdir"))?;
     }
-    if upper.is_some_and(|u| u.volatile) {
+    if upper.is_some_and(|(u, _)| u.volatile) {
         flag("volatile").map_err(failed("volatile"))?;
     }
     rustix::mount::fsconfig_create(fs.as_fd()).map_err(failed("create"))?;
@@ -126,11 +192,18 @@ pub(crate) fn mount_detached(
         .map_err(failed("fsmount"))
 }
 
+struct UpperDirectories {
+    upper: OwnedFd,
+    work: OwnedFd,
+    /// A detached mount is taken apart when its own descriptor is closed.
+    _mount: OwnedFd,
+}
+
 /// Both directories on one mount, as overlayfs wants.
 fn open_upper(
     upper: Upper<'_>,
     open: &impl Fn(&Path) -> Result<OwnedFd, OverlayError>,
-) -> Result<(OwnedFd, OwnedFd), OverlayError> {
+) -> Result<UpperDirectories, OverlayError> {
     let (Some(parent), Some(first), Some(second)) = (
         upper
             .upper
@@ -153,7 +226,11 @@ fn open_upper(
             }
         })
     };
-    Ok((child(first, upper.upper)?, child(second, upper.work)?))
+    Ok(UpperDirectories {
+        upper: child(first, upper.upper)?,
+        work: child(second, upper.work)?,
+        _mount: parent,
+    })
 }
 
 /// A detached mount of the directory whose owners are shown by the user namespace's map.
@@ -177,6 +254,7 @@ fn open_mapped(path: &Path, userns: BorrowedFd<'_>) -> Result<OwnedFd, OverlayEr
 
 fn add_lowers(
     lowers: &[OwnedFd],
+    data: Option<&OwnedFd>,
     set: &impl Fn(&'static str, &str) -> Result<(), Errno>,
 ) -> Result<(), Errno> {
     let mut left = lowers.iter();
@@ -184,10 +262,16 @@ fn add_lowers(
         return Err(Errno::INVAL);
     };
     match set("lowerdir+", &proc_path(first)) {
-        Ok(()) => left.try_for_each(|fd| set("lowerdir+", &proc_path(fd))),
+        Ok(()) => {
+            left.try_for_each(|fd| set("lowerdir+", &proc_path(fd)))?;
+            data.map_or(Ok(()), |fd| set("datadir+", &proc_path(fd)))
+        }
         Err(Errno::INVAL) => {
             let all: Vec<String> = lowers.iter().map(proc_path).collect();
-            let all = all.join(":");
+            let mut all = all.join(":");
+            if let Some(data) = data {
+                all = format!("{all}::{}", proc_path(data));
+            }
             if all.len() > OPTION_BYTES_MAX {
                 return Err(Errno::NAMETOOLONG);
             }
