@@ -120,12 +120,18 @@ pub(crate) fn action(
             field: errno_at,
             action: known,
         }),
-        Some(value) if value > 0xffff => Err(CompileError::ErrnoTooLarge {
+        Some(value) if value > max(base) => Err(CompileError::ErrnoTooLarge {
             field: errno_at,
             value,
+            max: max(base),
         }),
         Some(value) => Ok(base | value),
     }
+}
+
+/// The largest value that an action carries; the kernel cuts a larger errno down to `MAX_ERRNO`.
+fn max(base: u32) -> u32 {
+    if base == RET_ERRNO { 4095 } else { 0xffff }
 }
 
 /// Whether calls from the future get the default action rather than `ENOSYS`: the

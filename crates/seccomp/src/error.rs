@@ -73,13 +73,21 @@ pub enum CompileError {
         /// The action beside it.
         action: &'static str,
     },
-    /// An errno that does not fit the 16 bits the kernel has for it.
-    #[error("{field}: {value} is above 65535, the most that a filter can return")]
+    /// A rule for no call at all.
+    #[error("{field}: names is empty; a rule needs at least one system call")]
+    NoNames {
+        /// Where.
+        field: Field,
+    },
+    /// An errno, or a number for a tracer, that is larger than the kernel hands on.
+    #[error("{field}: {value} is above {max}, the most that the action can return")]
     ErrnoTooLarge {
         /// Where.
         field: Field,
         /// What stands there.
         value: u32,
+        /// The largest value.
+        max: u32,
     },
     /// Notification of everything, which would stop the runtime itself.
     #[error(

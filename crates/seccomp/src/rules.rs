@@ -232,6 +232,10 @@ impl Rule {
         for (i, arg) in rule.args.iter().enumerate() {
             conditions.push(Condition::parse(arg, index, i)?);
         }
+        if rule.names.is_empty() {
+            let field = Field::Rule(index);
+            return Err(CompileError::NoNames { field });
+        }
         let mut names = Vec::with_capacity(rule.names.len());
         for (i, name) in rule.names.iter().enumerate() {
             if name.is_empty() {

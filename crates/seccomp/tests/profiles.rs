@@ -134,8 +134,12 @@ fn errors_name_the_field_and_what_is_wrong_with_it() {
             "linux.seccomp.syscalls[1].errnoRet: SCMP_ACT_KILL carries no errno",
         ),
         (
-            rule(json!({"names": ["read"], "action": "SCMP_ACT_ERRNO", "errnoRet": 65536})),
-            "linux.seccomp.syscalls[1].errnoRet: 65536 is above 65535",
+            rule(json!({"names": ["read"], "action": "SCMP_ACT_ERRNO", "errnoRet": 4096})),
+            "linux.seccomp.syscalls[1].errnoRet: 4096 is above 4095",
+        ),
+        (
+            rule(json!({"names": [], "action": "SCMP_ACT_KILL"})),
+            "linux.seccomp.syscalls[1]: names is empty",
         ),
         (
             rule(json!({"names": ["read", ""], "action": "SCMP_ACT_ALLOW"})),
