@@ -40,6 +40,10 @@ fn filter(root: &Path, text: &RawValue) -> Result<Option<Filter>, Error> {
         return Ok(Some((program, None)));
     }
     let profile = parse(text)?;
+    if profile.listener_path.is_empty() && !profile.listener_metadata.is_empty() {
+        let reason = "there is no listenerPath to hand it to";
+        return Err(Error::invalid("linux.seccomp.listenerMetadata", reason));
+    }
     if carrack_seccomp::is_empty(&profile) {
         return Ok(None);
     }
@@ -202,6 +206,8 @@ mod tests {
                 r#"{{"defaultAction":"SCMP_ACT_ALLOW","listenerPath":"{path}","syscalls":[{{"names":["{name}"],"action":"SCMP_ACT_NOTIFY"}}]}}"#
             ))
         };
+        let metadata = raw(r#"{"defaultAction":"SCMP_ACT_ALLOW","listenerMetadata":"m"}"#);
+        assert!(filter(root.path(), &metadata).is_err());
         assert!(filter(root.path(), &notify("mkdir", "")).is_err());
         assert!(filter(root.path(), &notify("write", "/x")).is_err());
         let (program, profile) = filter(root.path(), &notify("mkdir", "/x"))
