@@ -25,8 +25,8 @@ pub const DEVICE_PROGRAM_NAME: &str = "carrack_devices";
 impl Group {
     /// Replaces the device rules of the group by these, in order.
     ///
-    /// Needs CAP_SYS_ADMIN (v1) or CAP_BPF and CAP_NET_ADMIN (v2). A rootless group skips it: an
-    /// unprivileged user namespace cannot make device nodes anyway.
+    /// Needs CAP_SYS_ADMIN (v1) or CAP_BPF and CAP_NET_ADMIN (v2). A rootless group skips it, and so
+    /// does everybody in a user namespace: no device nodes can be made there anyway.
     pub fn apply_devices(&self, rules: &[DeviceRule]) -> Result<()> {
         for rule in rules {
             check_rule(rule)?;
@@ -51,16 +51,25 @@ impl Group {
         if self.rootless || self.is_none() {
             return Ok(());
         }
-        if let Some(node) = self.v1("devices") {
-            return write_v1(node, rules);
-        }
-        match self.v2() {
-            Some(node) => attach_v2(node, rules),
-            None => Err(Error::MissingController {
+        let written = if let Some(node) = self.v1("devices") {
+            write_v1(node, rules)
+        } else if let Some(node) = self.v2() {
+            attach_v2(node, rules)
+        } else {
+            return Err(Error::MissingController {
                 controller: "devices",
                 field: "linux.resources.devices".to_owned(),
                 reason: "no v1 hierarchy with it is mounted, and no v2 hierarchy that could do it by eBPF".to_owned(),
-            }),
+            });
+        };
+        match written {
+            // Nobody in a user namespace may set rules, not even in a cgroup of his own. None of
+            // its processes can make device nodes: as runc and crun, go on with the rules above.
+            Err(error) if not_allowed(&error) && in_user_namespace() => {
+                log::debug!("in a user namespace, going on without device rules: {error}");
+                Ok(())
+            }
+            other => other,
         }
     }
 }
@@ -88,6 +97,18 @@ fn without_other_letters(rule: &DeviceRule) -> DeviceRule {
         );
     }
     read
+}
+
+fn not_allowed(error: &Error) -> bool {
+    use crate::error::libc_errno::{EACCES, EPERM};
+    matches!(error.raw_os_error(), Some(EACCES | EPERM))
+}
+
+/// Whether we are in another user namespace than the machine's first one, which has a fixed inode
+/// (`PROC_USER_INIT_INO`).
+fn in_user_namespace() -> bool {
+    const FIRST: u64 = 0xeffffffd;
+    rustix::fs::stat(c"/proc/self/ns/user").is_ok_and(|stat| stat.st_ino != FIRST)
 }
 
 pub(crate) fn check_rule(rule: &DeviceRule) -> Result<()> {
