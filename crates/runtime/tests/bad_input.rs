@@ -16,6 +16,7 @@ fn wrong_command_lines_end_with_one_and_wrong_commands_with_three() {
         (&["run", "--no-such-flag", "a"], 1),
         (&["run", "--bundle"], 1),
         (&["run", "--preserve-fds", "many", "a"], 1),
+        (&["run", "--preserve-fds", "999", "a"], 1),
         (&["--log-format", "xml", "list"], 1),
         (&["--root", "/", "list"], 1),
     ] {
@@ -263,5 +264,20 @@ fn a_restore_without_images_leaves_nothing() {
     let output = carrack_testkit::runtime::finish(&mut command);
     assert_eq!(output.code(), 1, "{output}");
     assert!(output.stderr.contains("/no/such/images"), "{output}");
+    container.assert_nothing_left();
+}
+
+#[test]
+fn descriptors_to_preserve_must_be_there() {
+    let runtime = require!(common::runtime());
+    let mut bundle = require!(Bundle::busybox());
+    bundle.args(["true"]);
+    let container = runtime.container(&bundle);
+    let command = container.bundle_command("run", &["--preserve-fds", "2"]);
+    let mut shell = std::process::Command::new("sh");
+    shell.args(["-c", "exec 3< /dev/null 4<&-; exec \"$@\"", "sh"]);
+    shell.arg(command.get_program()).args(command.get_args());
+    let output = carrack_testkit::runtime::finish(&mut shell).code_is(1);
+    assert!(output.stderr.contains("4 is not open"), "{output}");
     container.assert_nothing_left();
 }

@@ -203,7 +203,7 @@ fn program_on_the_host(dir: &TempDir) -> String {
 /// Runs `command` as the child of a shell that leaves a directory of the host open as 9.
 fn with_open_directory(command: &Command) -> Command {
     let mut shell = Command::new("sh");
-    shell.args(["-c", "exec 9< /; exec \"$@\"", "sh"]);
+    shell.args(["-c", "exec 3< /dev/null 9< /; exec \"$@\"", "sh"]);
     shell.arg(command.get_program()).args(command.get_args());
     shell.stdin(Stdio::null());
     shell

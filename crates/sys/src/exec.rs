@@ -115,6 +115,15 @@ pub fn close_unless_inherited(number: u32, keep: &[i32]) -> Result<()> {
     close_range(number, number)
 }
 
+/// Whether the number is an open descriptor that a program we execute would inherit.
+pub fn is_inherited(number: u32) -> bool {
+    i32::try_from(number).is_ok_and(|fd| {
+        // SAFETY: integers only.
+        let flags = unsafe { libc::fcntl(fd, libc::F_GETFD) };
+        flags >= 0 && flags & libc::FD_CLOEXEC == 0
+    })
+}
+
 fn close_range(first: u32, last: u32) -> Result<()> {
     // SAFETY: the process is the child of a clone on its way to exec or exit (see `close_others`):
     // the Rust values that own these descriptors are copies that are never used or dropped.

@@ -236,7 +236,7 @@ fn options(context: &Context, id: &ContainerId, detach: bool) -> Result<CreateOp
     let mut options = CreateOptions {
         bundle: path(&BUNDLE).unwrap_or_else(|| ".".into()),
         console: console(matches, detach)?,
-        preserve_fds: sockets + preserve_fds(matches)?,
+        preserve_fds: sockets + preserve_fds(matches, sockets)?,
         no_pivot: matches.on(&NO_PIVOT),
         no_new_keyring: matches.on(&NO_NEW_KEYRING),
         pid_file: path(&PID_FILE),
@@ -264,16 +264,28 @@ pub(super) fn console(matches: &Matches, detach: bool) -> Result<Console, Failur
     }
 }
 
-/// The number of `--preserve-fds`.
-pub(super) fn preserve_fds(matches: &Matches) -> Result<u32, Failure> {
+/// The number of `--preserve-fds`; all of them, which follow the activation sockets, must be there.
+pub(super) fn preserve_fds(matches: &Matches, sockets: u32) -> Result<u32, Failure> {
     let given = matches.integer(&PRESERVE_FDS).unwrap_or(0);
-    u32::try_from(given)
+    let wrong = |reason| Failure::Value {
+        what: "--preserve-fds",
+        reason,
+    };
+    let count = u32::try_from(given)
         .ok()
         .filter(|count| *count <= PRESERVE_FDS_MAX)
-        .ok_or_else(|| Failure::Value {
-            what: "--preserve-fds",
-            reason: format!("{given} is out of range; use 0 to {PRESERVE_FDS_MAX}"),
-        })
+        .ok_or_else(|| {
+            wrong(format!(
+                "{given} is out of range; use 0 to {PRESERVE_FDS_MAX}"
+            ))
+        })?;
+    let first = 3 + sockets;
+    match (first..first + count).find(|&number| !carrack_sys::exec::is_inherited(number)) {
+        Some(number) => Err(wrong(format!(
+            "{count} descriptors from {first} on shall be passed on, but {number} is not open"
+        ))),
+        None => Ok(count),
+    }
 }
 
 /// Sends the descriptor of the process where `--pidfd-socket` says.

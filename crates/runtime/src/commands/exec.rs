@@ -111,7 +111,7 @@ fn exec(context: &Context) -> Result<u8, Failure> {
     let options = ExecOptions {
         console: console(matches, detach)?,
         process,
-        preserve_fds: preserve_fds(matches)?,
+        preserve_fds: preserve_fds(matches, 0)?,
         cgroup: matches.list(&CGROUP)?,
         pid_file: matches.text(&PID_FILE).map(PathBuf::from),
         ignore_paused: matches.on(&IGNORE_PAUSED),
