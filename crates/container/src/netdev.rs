@@ -3,6 +3,8 @@
 //! The device goes by rtnetlink from the caller's network namespace to the
 //! child's. Its addresses of global scope, which the kernel drops on the way,
 //! are put back, and it is brought up again (`config-linux.md`, "Network Devices").
+//! When the container does not come to life, its devices go back: the kernel would
+//! delete a virtual one together with the namespace.
 
 use crate::error::Error;
 use carrack_spec::runtime::{Linux, NamespaceKind};
@@ -10,10 +12,11 @@ use carrack_sys::clone::{self, Cloned, Parentage, ns};
 use carrack_sys::netif::{Request, Route, index};
 use carrack_sys::{Errno, pidfd};
 use rustix::fs::{Mode, OFlags};
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 const RTM_NEWLINK: u16 = 16;
+const RTM_GETLINK: u16 = 18;
 const RTM_NEWADDR: u16 = 20;
 const RTM_GETADDR: u16 = 22;
 const NLM_F_REQUEST_ACK: u16 = 0x5;
@@ -29,18 +32,61 @@ const RT_SCOPE_UNIVERSE: u8 = 0;
 const IFADDRMSG_BYTES: usize = 8;
 
 /// An address to put back: family, prefix length, attributes 1 (address) and 2 (local).
+#[derive(Clone)]
 struct Address {
     family: u8,
     prefix: u8,
     attributes: Vec<(u16, Vec<u8>)>,
 }
 
-/// Moves every device of the configuration into the network namespace of `pid`.
-pub fn move_devices(linux: &Linux, proc: BorrowedFd<'_>, pid: i32) -> Result<(), Error> {
+/// The devices that a container has got, to be given back when it does not come to life.
+#[derive(Default)]
+pub struct Moved {
+    /// The caller's network namespace and the container's.
+    namespaces: Option<(OwnedFd, OwnedFd)>,
+    devices: Vec<Device>,
+}
+
+/// A device as it was.
+struct Device {
+    host: CString,
+    name: CString,
+    up: bool,
+    addresses: Vec<Address>,
+}
+
+impl Moved {
+    /// Gives every device back, as it was.
+    pub fn give_back(&self) {
+        let Some((own, target)) = &self.namespaces else {
+            return;
+        };
+        for device in self.devices.iter().rev() {
+            if let Err(error) = give_back(device, own.as_fd(), target.as_fd()) {
+                log::warn!(
+                    "cannot give the network device {:?} back: {error}",
+                    device.host
+                );
+            }
+        }
+    }
+}
+
+/// Moves every device of the configuration into the network namespace of `pid`, and notes them.
+pub fn move_devices(
+    linux: &Linux,
+    proc: BorrowedFd<'_>,
+    pid: i32,
+    moved: &mut Moved,
+) -> Result<(), Error> {
     if linux.net_devices.is_empty() {
         return Ok(());
     }
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let own = rustix::fs::openat(proc, c"thread-self/ns/net", flags, Mode::empty())
+        .map_err(|e| Error::system("cannot open the runtime's network namespace", e))?;
     let target = target_namespace(linux, proc, pid)?;
+    let (_, target) = moved.namespaces.insert((own, target));
     for (host, device) in &linux.net_devices {
         let name = if device.name.is_empty() {
             host
@@ -58,7 +104,7 @@ pub fn move_devices(linux: &Linux, proc: BorrowedFd<'_>, pid: i32) -> Result<(),
                 e,
             )
         };
-        move_device(host, name, target.as_fd()).map_err(failed)?;
+        move_device(host, name, target.as_fd(), &mut moved.devices).map_err(failed)?;
     }
     Ok(())
 }
@@ -78,30 +124,95 @@ fn target_namespace(linux: &Linux, proc: BorrowedFd<'_>, pid: i32) -> Result<Own
     opened.map_err(|e| Error::system("cannot open the container's network namespace", e))
 }
 
-fn move_device(host: &str, name: &str, target: BorrowedFd<'_>) -> carrack_sys::Result<()> {
+fn move_device(
+    host: &str,
+    name: &str,
+    target: BorrowedFd<'_>,
+    moved: &mut Vec<Device>,
+) -> carrack_sys::Result<()> {
     let text = |name: &str| CString::new(name).map_err(|_| Errno::INVAL);
-    let (from, to) = (text(host)?, text(name)?);
     let route = Route::open()?;
+    let from = text(host)?;
     let old = index(&from)?;
-    let addresses = addresses(&route, old)?;
-    let request = Request::new(RTM_NEWLINK, NLM_F_REQUEST_ACK, &link_header(old, 0, 0))
-        .attribute(IFLA_NET_NS_FD, &target.as_raw_fd().to_ne_bytes())
-        .attribute(IFLA_IFNAME, to.to_bytes_with_nul());
-    route.call(request, |_, _| {})?;
-    in_namespace(target, || {
-        let route = Route::open()?;
-        let new = index(&to)?;
-        let up = Request::new(
-            RTM_NEWLINK,
-            NLM_F_REQUEST_ACK,
-            &link_header(new, IFF_UP, IFF_UP),
-        );
-        route.call(up, |_, _| {})?;
-        for address in &addresses {
-            add_address(&route, new, address)?;
+    let device = Device {
+        up: is_up(&route, old)?,
+        addresses: addresses(&route, old)?,
+        host: from,
+        name: text(name)?,
+    };
+    send(&route, old, target, &device.name)
+        // Of a name that is taken the kernel tells when it has moved the device already.
+        .inspect_err(|_| moved.push(device.as_it_was()))?;
+    let set_up = in_namespace(target, || {
+        set_up(&Route::open()?, index(&device.name)?, &device.addresses)
+    });
+    moved.push(device);
+    set_up
+}
+
+impl Device {
+    /// In the container under the name that it has here.
+    fn as_it_was(&self) -> Self {
+        Self {
+            host: self.host.clone(),
+            name: self.host.clone(),
+            up: self.up,
+            addresses: self.addresses.clone(),
         }
-        Ok(())
-    })
+    }
+}
+
+/// Moves a device into another namespace, with a new name.
+fn send(route: &Route, index: u32, target: BorrowedFd<'_>, name: &CStr) -> carrack_sys::Result<()> {
+    let request = Request::new(RTM_NEWLINK, NLM_F_REQUEST_ACK, &link_header(index, 0, 0))
+        .attribute(IFLA_NET_NS_FD, &target.as_raw_fd().to_ne_bytes())
+        .attribute(IFLA_IFNAME, name.to_bytes_with_nul());
+    route.call(request, |_, _| {})
+}
+
+/// Brings a device up and gives it its addresses.
+fn set_up(route: &Route, index: u32, addresses: &[Address]) -> carrack_sys::Result<()> {
+    let header = link_header(index, IFF_UP, IFF_UP);
+    let up = Request::new(RTM_NEWLINK, NLM_F_REQUEST_ACK, &header);
+    route.call(up, |_, _| {})?;
+    addresses
+        .iter()
+        .try_for_each(|address| add_address(route, index, address))
+}
+
+fn give_back(
+    device: &Device,
+    own: BorrowedFd<'_>,
+    target: BorrowedFd<'_>,
+) -> carrack_sys::Result<()> {
+    if index(&device.host).is_ok() {
+        // It never left.
+        return Ok(());
+    }
+    in_namespace(target, || {
+        send(&Route::open()?, index(&device.name)?, own, &device.host)
+    })?;
+    let (route, index) = (Route::open()?, index(&device.host)?);
+    if device.up {
+        return set_up(&route, index, &device.addresses);
+    }
+    device
+        .addresses
+        .iter()
+        .try_for_each(|address| add_address(&route, index, address))
+}
+
+/// Whether an interface is up.
+fn is_up(route: &Route, index: u32) -> carrack_sys::Result<bool> {
+    let mut up = false;
+    let request = Request::new(RTM_GETLINK, NLM_F_REQUEST_ACK, &link_header(index, 0, 0));
+    route.call(request, |kind, body| {
+        // `ifi_flags` of `struct ifinfomsg`.
+        if let (RTM_NEWLINK, Some(&[a, b, c, d])) = (kind, body.get(8..12)) {
+            up = u32::from_ne_bytes([a, b, c, d]) & IFF_UP != 0;
+        }
+    })?;
+    Ok(up)
 }
 
 /// `struct ifinfomsg` of `linux/rtnetlink.h`.

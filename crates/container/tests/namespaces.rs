@@ -391,6 +391,43 @@ fn network_devices_move_in_under_a_new_name_with_their_addresses() {
 }
 
 #[test]
+fn network_devices_go_back_when_the_container_does_not_start() {
+    let mut world = require!(World::new());
+    require!(skip::program("ip"));
+    require!(common::tools_are_free());
+    let net = Net::new();
+    net.ip(&["link", "add", "ck0", "type", "veth", "peer", "name", "ck1"]);
+    net.ip(&["addr", "add", "10.99.0.1/24", "dev", "ck0"]);
+    net.ip(&["link", "set", "ck0", "up"]);
+    for (devices, program) in [
+        // The kernel moves it before it finds that the name is taken.
+        (json!({"ck0": {"name": "lo"}}), "true"),
+        (
+            json!({"ck0": {"name": "e0"}, "ck1": {"name": "e0"}}),
+            "true",
+        ),
+        (json!({"ck0": {"name": "e0"}, "ck1": {}}), "no-such-program"),
+    ] {
+        world
+            .bundle
+            .set("/linux/netDevices", devices)
+            .args([program]);
+        let file = std::fs::File::open(net.path()).unwrap();
+        std::thread::scope(|scope| {
+            let inside = scope.spawn(|| {
+                use std::os::fd::AsFd;
+                carrack_sys::clone::setns(file.as_fd(), carrack_sys::clone::ns::NET).unwrap();
+                world.error()
+            });
+            inside.join().unwrap()
+        });
+        net.ip(&["link", "show", "ck1"]);
+        let text = net.ip(&["-o", "addr", "show", "dev", "ck0", "up"]);
+        assert!(text.contains("10.99.0.1/24"), "{text}");
+    }
+}
+
+#[test]
 fn a_network_device_that_is_missing_is_an_error() {
     let mut world = require!(World::new());
     world

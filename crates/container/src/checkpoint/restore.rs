@@ -162,6 +162,7 @@ impl Restorer<'_> {
             proc: &proc,
             directory: &directory,
             record: &mut record,
+            devices: &mut undo.devices,
             terminal,
             console: None,
             init: None,
@@ -275,6 +276,7 @@ struct Progress<'a> {
     proc: &'a OwnedFd,
     directory: &'a StateDir,
     record: &'a mut Record,
+    devices: &'a mut netdev::Moved,
     terminal: Option<plan::TerminalPlan>,
     console: Option<OwnedFd>,
     init: Option<(i32, OwnedFd)>,
@@ -292,7 +294,7 @@ impl Progress<'_> {
 
     fn set_up(&mut self, pid: i32) -> Result<(), Error> {
         if validate::makes(self.linux, NamespaceKind::Network) {
-            netdev::move_devices(self.linux, self.proc.as_fd(), pid)?;
+            netdev::move_devices(self.linux, self.proc.as_fd(), pid, self.devices)?;
         }
         let Some(hooks) = &self.maker.spec.hooks else {
             return Ok(());

@@ -20,7 +20,9 @@ use crate::plan::{self, InitPlan};
 use crate::record::{self, Record, StateDir};
 use crate::runtime::{Container, Created, Made, Runtime};
 use crate::talk::{self, Answers, Child, Until};
-use crate::{config, filter, group, hooks, namespaces, pid_file, procfs, rdt, userns, validate};
+use crate::{
+    config, filter, group, hooks, namespaces, netdev, pid_file, procfs, rdt, userns, validate,
+};
 use carrack_cgroup::{Group, Layout};
 use carrack_spec::ContainerId;
 use carrack_spec::runtime::{Linux, Seccomp, Spec, Status};
@@ -37,6 +39,7 @@ pub struct Undo {
     pub directory: Option<StateDir>,
     pub group: Option<Group>,
     pub rdt: Option<PathBuf>,
+    pub devices: netdev::Moved,
     pub child: Option<OwnedFd>,
 }
 
@@ -56,6 +59,8 @@ impl Undo {
     }
 
     pub fn run(self) {
+        // First, as they would go with the child's namespace.
+        self.devices.give_back();
         if let Some(child) = &self.child {
             let _ = carrack_sys::pidfd::send_signal(child.as_fd(), 9);
             let _ = carrack_sys::pidfd::wait(child.as_fd(), true);

@@ -38,7 +38,7 @@ impl Outside<'_> {
             group.attach(self.pid)?;
             record.cgroup_paths = group.paths();
         }
-        netdev::move_devices(self.linux, self.proc, self.pid)?;
+        netdev::move_devices(self.linux, self.proc, self.pid, &mut undo.devices)?;
         if let Some(closid) = self.closid {
             undo.enter_rdt(closid, self.pid, record)?;
         }
