@@ -154,7 +154,7 @@ impl Container {
             strict: self.runtime.options().strict,
             user_namespace,
             groups_denied: !linux.uid_mappings.is_empty() && mapping == Mapping::Single,
-            keep_groups: false,
+            keep_groups: plan::keeps_groups(spec),
             home: passwd::home_below(process, Path::new(&root)),
             extra_env: &options.extra_env,
         };
@@ -163,15 +163,8 @@ impl Container {
         let (program, profile) = filter::of(self.runtime.root(), linux)?;
         plan.seccomp = program.map(plan::seccomp_plan);
         plan.add_linux(linux)?;
-        if let Some(affinity) = &process.exec_cpu_affinity {
-            let field = "process.execCPUAffinity";
-            let set = |list: &String| {
-                (!list.is_empty())
-                    .then(|| plan::bit_set(list, field))
-                    .transpose()
-            };
-            plan.initial_affinity = set(&affinity.initial)?;
-            plan.affinity = set(&affinity.last)?;
+        if process.exec_cpu_affinity.is_some() {
+            (plan.initial_affinity, plan.affinity) = plan::exec_affinity(process)?;
         }
         if !options.no_new_keyring {
             plan.keyring = Some(plan::session_keyring(self.id())?);

@@ -14,7 +14,7 @@ use crate::userns::{self, Mapping};
 use crate::{filter, hooks, passwd, rdt, seed, validate};
 use carrack_cgroup::Group;
 use carrack_seccomp::Program;
-use carrack_spec::runtime::{Hook, Linux, NamespaceKind, Seccomp, Spec};
+use carrack_spec::runtime::{Hook, Linux, NamespaceKind, Seccomp};
 use carrack_sys::clone::ns;
 use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
@@ -174,7 +174,7 @@ impl<'l> Planner<'_, 'l> {
             strict: self.maker.runtime.options().strict,
             user_namespace,
             groups_denied: self.makes_user() && self.mapping == Mapping::Single,
-            keep_groups: annotation(spec, "run.oci.keep_original_groups"),
+            keep_groups: plan::keeps_groups(spec),
             home,
             extra_env: &options.extra_env,
         };
@@ -241,12 +241,6 @@ impl<'l> Planner<'_, 'l> {
             output: Some(file()?),
         })
     }
-}
-
-fn annotation(spec: &Spec, name: &str) -> bool {
-    spec.annotations
-        .get(name)
-        .is_some_and(|value| value != "0" && value != "false")
 }
 
 fn unless_empty(text: &str, field: &str) -> Result<Option<CString>, Error> {

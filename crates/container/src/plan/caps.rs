@@ -19,7 +19,7 @@ pub struct CapPlan {
 /// What of `caps` can be given when only `available` is there (the caller's
 /// permitted set, or everything in a new user namespace). A known capability
 /// that is not available is dropped with a warning, or refused in strict mode;
-/// so is a name that is not known.
+/// so is a name that is not known, and one that another set would have to hold too.
 pub fn cap_plan(caps: &Capabilities, available: CapBits, strict: bool) -> Result<CapPlan, Error> {
     let mut dropped = Vec::new();
     let mut unknown = Vec::new();
@@ -43,9 +43,20 @@ pub fn cap_plan(caps: &Capabilities, available: CapBits, strict: bool) -> Result
         inheritable: set(&caps.inheritable),
     };
     let ambient = set(&caps.ambient);
+    let names_of = |bits| -> Vec<String> {
+        let names = numbers(bits).into_iter();
+        names
+            .filter_map(|cap| capability::NAMES.get(cap as usize))
+            .map(|name| (*name).to_owned())
+            .collect()
+    };
     for (names, what) in [
         (dropped, "the runtime does not hold them"),
         (unknown, "they are not known"),
+        (
+            names_of(sets.effective & !sets.permitted),
+            "they are effective, but not permitted",
+        ),
     ] {
         if names.is_empty() {
             continue;
@@ -101,6 +112,21 @@ mod tests {
             permitted: list.clone(),
             inheritable: Vec::new(),
             ambient: list,
+        }
+    }
+
+    #[test]
+    fn a_set_that_another_would_have_to_hold_too_is_strictly_refused() {
+        for set in ["effective", "ambient"] {
+            let json = format!(r#"{{"bounding":["CAP_CHOWN"],"{set}":["CAP_CHOWN"]}}"#);
+            let caps: Capabilities = serde_json::from_str(&json).unwrap();
+            let plan = cap_plan(&caps, 1, false).unwrap();
+            assert_eq!((plan.sets.effective, plan.ambient.len()), (0, 0));
+            let error = cap_plan(&caps, 1, true).unwrap_err().to_string();
+            assert!(
+                error.contains("CAP_CHOWN") && error.contains(set),
+                "{error}"
+            );
         }
     }
 

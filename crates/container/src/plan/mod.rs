@@ -19,8 +19,8 @@ pub use cgroups::{CgroupContext, cgroup_plan};
 pub use devices::{DevicePlan, device_plans, device_rules};
 pub use mounts::{Detached, Fresh, MountKind, MountPlan, inside};
 pub use process::{
-    MEMORY_FLAGS, MEMORY_MODES, ProcessContext, ProcessPlan, SeccompPlan, bit_set, c_string,
-    name_process, process_plan, seccomp_plan, session_keyring,
+    MEMORY_FLAGS, MEMORY_MODES, ProcessContext, ProcessPlan, SeccompPlan, c_string, exec_affinity,
+    keeps_groups, name_process, process_plan, seccomp_plan, session_keyring,
 };
 pub use rootfs::{CgroupMounts, Pivot, RootfsContext, RootfsPlan, rootfs_plan};
 pub use terminal::{TerminalPlan, terminal_plan};

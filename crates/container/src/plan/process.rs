@@ -3,7 +3,9 @@
 use super::TerminalPlan;
 use super::caps::{CapPlan, cap_plan};
 use crate::error::{Error, Names};
-use carrack_spec::runtime::{IoPriority, Linux, MemoryPolicy, Personality, Process, Scheduler};
+use carrack_spec::runtime::{
+    IoPriority, Linux, MemoryPolicy, Personality, Process, Scheduler, Spec,
+};
 use carrack_spec::{ContainerId, defaults};
 use carrack_sys::cred::CapBits;
 use carrack_sys::exec::CVec;
@@ -123,6 +125,7 @@ pub fn process_plan(process: &Process, context: &ProcessContext<'_>) -> Result<P
             format!("{:?} is not an absolute path", process.cwd),
         ));
     }
+    exec_affinity(process)?;
     let user = &process.user;
     let (args, env) = (
         c_strings(&process.args, "process.args")?,
@@ -136,7 +139,7 @@ pub fn process_plan(process: &Process, context: &ProcessContext<'_>) -> Result<P
         uid: user.uid,
         gid: user.gid,
         groups: groups(process, context)?,
-        umask: user.umask.unwrap_or(0o022) & 0o7777,
+        umask: umask(user.umask)?,
         caps: process
             .capabilities
             .as_ref()
@@ -269,6 +272,13 @@ fn candidates(program: &str, env: &[CString]) -> Result<Vec<CString>, Error> {
         .collect()
 }
 
+/// Whether every process of the container keeps the caller's supplementary groups, as rootless
+/// engines ask for access to files of a group (`run.oci.keep_original_groups`).
+pub fn keeps_groups(spec: &Spec) -> bool {
+    let value = spec.annotations.get("run.oci.keep_original_groups");
+    value.is_some_and(|value| value != "0" && value != "false")
+}
+
 fn groups(process: &Process, context: &ProcessContext<'_>) -> Result<Option<Vec<u32>>, Error> {
     let wanted = &process.user.additional_gids;
     if context.groups_denied && !wanted.is_empty() {
@@ -353,6 +363,15 @@ fn rlimits(
     Ok(plan)
 }
 
+fn umask(wanted: Option<u32>) -> Result<u32, Error> {
+    let mask = wanted.unwrap_or(0o022);
+    if mask > 0o7777 {
+        let reason = format!("{mask:#o} has bits that are no permissions");
+        return Err(Error::invalid("process.user.umask", reason));
+    }
+    Ok(mask)
+}
+
 fn oom_score_adj(process: &Process) -> Result<Option<CString>, Error> {
     let Some(value) = process.oom_score_adj else {
         return Ok(None);
@@ -414,10 +433,18 @@ fn scheduler(wanted: &Scheduler) -> Result<SchedAttr, Error> {
             "runtime, deadline and period are for SCHED_DEADLINE",
         ));
     }
+    let nice = wanted.nice.unwrap_or(0);
+    if !(-20..20).contains(&nice) {
+        // The kernel would take the nearest that it has.
+        return Err(Error::invalid(
+            "process.scheduler.nice",
+            format!("{nice} is not in -20 to 19"),
+        ));
+    }
     Ok(SchedAttr {
         policy,
         flags,
-        nice: wanted.nice.unwrap_or(0),
+        nice,
         priority: u32::try_from(priority)
             .map_err(|_| Error::invalid("process.scheduler.priority", "it is negative"))?,
         runtime: wanted.runtime.unwrap_or(0),
@@ -520,6 +547,21 @@ pub fn bit_set(list: &str, field: &str) -> Result<BitSet, Error> {
     Ok(set)
 }
 
+/// Where an exec runs before it enters the container's cgroup, and after.
+pub fn exec_affinity(process: &Process) -> Result<(Option<BitSet>, Option<BitSet>), Error> {
+    let set = |list: &String, part: &str| match list.as_str() {
+        "" => Ok(None),
+        list => bit_set(list, &format!("process.execCPUAffinity.{part}")).map(Some),
+    };
+    let Some(wanted) = &process.exec_cpu_affinity else {
+        return Ok((None, None));
+    };
+    Ok((
+        set(&wanted.initial, "initial")?,
+        set(&wanted.last, "final")?,
+    ))
+}
+
 /// Turns a compiled program into what the child loads.
 pub fn seccomp_plan(program: carrack_seccomp::Program) -> SeccompPlan {
     let instructions = program.instructions.iter();
@@ -620,6 +662,22 @@ mod tests {
             (
                 r#"{"args":["x"],"cwd":"/","scheduler":{"policy":"SCHED_FAST"}}"#,
                 "process.scheduler.policy",
+            ),
+            (
+                r#"{"args":["x"],"cwd":"/","scheduler":{"policy":"SCHED_OTHER","nice":20}}"#,
+                "process.scheduler.nice",
+            ),
+            (
+                r#"{"args":["x"],"cwd":"/","user":{"umask":65535}}"#,
+                "process.user.umask",
+            ),
+            (
+                r#"{"args":["x"],"cwd":"/","execCPUAffinity":{"initial":"all"}}"#,
+                "process.execCPUAffinity.initial",
+            ),
+            (
+                r#"{"args":["x"],"cwd":"/","execCPUAffinity":{"final":"2-1"}}"#,
+                "process.execCPUAffinity.final",
             ),
         ] {
             let error = process_plan(&process(json), &context())
