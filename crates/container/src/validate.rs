@@ -38,6 +38,7 @@ pub fn spec(spec: &Spec) -> Result<(), Error> {
         ));
     }
     hooks(spec)?;
+    crun_annotations(spec)?;
     let empty = Linux::default();
     let linux = spec.linux.as_ref().unwrap_or(&empty);
     namespaces(spec, linux)?;
@@ -60,6 +61,50 @@ fn version(text: &str) -> Result<(), Error> {
             format!("{text:?} is none of 1.x.y, which this runtime follows"),
         )),
     }
+}
+
+/// Annotations of crun (`run.oci.…`) that change what runs or what confines it, and that nobody
+/// here carries out.
+const REFUSED_ANNOTATIONS: [&str; 8] = [
+    "delegate-cgroup",
+    "handler",
+    "pidfd_receiver",
+    "seccomp.plugins",
+    "seccomp.receiver",
+    "seccomp_bpf_data",
+    "seccomp_fail_unknown_syscall",
+    "systemd.force_cgroup_v1",
+];
+
+/// Kinds of SELinux mount options, for `run.oci.mount_context_type`.
+const CONTEXT_TYPES: [&str; 4] = ["context", "fscontext", "defcontext", "rootcontext"];
+
+/// `docs/runtime-cli.md` has the list for people.
+fn crun_annotations(spec: &Spec) -> Result<(), Error> {
+    const PREFIX: &str = "run.oci.";
+    for (whole, value) in &spec.annotations {
+        let Some(name) = whole.strip_prefix(PREFIX) else {
+            continue;
+        };
+        let refuse = |reason: String| {
+            let field = format!("annotations[{whole:?}]");
+            Err(Error::invalid(field, reason))
+        };
+        match name {
+            "keep_original_groups" => {}
+            "mount_context_type" if CONTEXT_TYPES.contains(&value.as_str()) => {}
+            "mount_context_type" => {
+                return refuse(format!("{value:?} is none of {}", CONTEXT_TYPES.join(", ")));
+            }
+            // No sub-cgroup is what there is here anyway.
+            "systemd.subgroup" if value.is_empty() => {}
+            name if REFUSED_ANNOTATIONS.contains(&name) => {
+                return refuse("this runtime does not have that extension of crun".to_owned());
+            }
+            _ => log::warn!("config.json: annotations[{whole:?}] means nothing to this runtime"),
+        }
+    }
+    Ok(())
 }
 
 fn hooks(spec: &Spec) -> Result<(), Error> {
@@ -352,6 +397,31 @@ mod tests {
             sysctl_path("net/ipv4/conf/eth0.1/rp_filter"),
             "net/ipv4/conf/eth0.1/rp_filter"
         );
+    }
+
+    #[test]
+    fn extensions_of_crun_are_carried_out_or_refused() {
+        let of = |name: &str, value: &str| {
+            let json = format!(r#"{{"annotations":{{"{name}":"{value}"}}}}"#);
+            crun_annotations(&Spec::from_json(json.as_bytes()).unwrap())
+        };
+        for (name, value) in [
+            ("run.oci.keep_original_groups", "1"),
+            ("run.oci.mount_context_type", "rootcontext"),
+            ("run.oci.systemd.subgroup", ""),
+            ("run.oci.hooks.stdout", "/tmp/x"),
+            ("org.example", "1"),
+        ] {
+            of(name, value).unwrap();
+        }
+        for (name, value) in [
+            ("run.oci.mount_context_type", "file"),
+            ("run.oci.handler", "krun"),
+            ("run.oci.seccomp_bpf_data", "AAAA"),
+        ] {
+            let error = of(name, value).unwrap_err().to_string();
+            assert!(error.contains(name), "{error}");
+        }
     }
 
     #[test]
