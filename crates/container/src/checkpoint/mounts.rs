@@ -89,7 +89,7 @@ pub fn external(
                 source: bundle.join(&mount.source).to_string_lossy().into_owned(),
             }),
             Sort::Cgroup => {
-                let (plans, _) = plan::cgroup_plan(mount, index, &context)?;
+                let plans = plan::cgroup_plan(mount, index, &context)?;
                 list.extend(plans.into_iter().filter_map(|plan| match plan.kind {
                     MountKind::Bind {
                         source: Source::Path(path),

@@ -132,17 +132,14 @@ impl<'l> Planner<'_, 'l> {
         let context = plan::CgroupContext {
             mounts: &mounts,
             namespace: validate::has(self.linux, NamespaceKind::Cgroup),
-            privileged: userns::is_admin(self.own),
+            // A scope's cgroups are there only once its first process is: the child binds them.
+            privileged: userns::is_admin(self.own) && !self.group.needs_attach(),
         };
         let mut out = Vec::new();
         for (index, mount) in self.maker.spec.mounts.iter().enumerate() {
             if matches!(mount.kind.as_str(), "cgroup" | "cgroup2") {
-                let (mounts, late_readonly) = plan::cgroup_plan(mount, index, &context)?;
-                out.push(plan::CgroupMounts {
-                    index,
-                    mounts,
-                    late_readonly,
-                });
+                let mounts = plan::cgroup_plan(mount, index, &context)?;
+                out.push(plan::CgroupMounts { index, mounts });
             }
         }
         Ok(out)

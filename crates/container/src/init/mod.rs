@@ -85,7 +85,8 @@ fn run_init(plan: &InitPlan, socket: BorrowedFd<'_>) -> Step<std::convert::Infal
     if plan.loopback {
         netif::loopback_up().at(Stage::Loopback)?;
     }
-    let root = rootfs::prepare(&plan.rootfs, socket)?;
+    let mut held = plan.rootfs.held.borrow_mut();
+    let root = rootfs::prepare(&plan.rootfs, &mut held, socket)?;
     if plan.run_hooks {
         ask(socket, Message::RunHooks)?;
     }
@@ -111,7 +112,7 @@ fn run_init(plan: &InitPlan, socket: BorrowedFd<'_>) -> Step<std::convert::Infal
     for (index, (path, value)) in plan.sysctl.iter().enumerate() {
         write_proc(proc, path, value.to_bytes()).at_index(Stage::Sysctl, index)?;
     }
-    rootfs::protect(&plan.rootfs, root.as_fd())?;
+    rootfs::protect(&plan.rootfs, &held, root.as_fd())?;
     process::streams(&plan.process, terminal.as_ref())?;
     process::inner_null(&plan.process, root.as_fd())?;
     drop(root);

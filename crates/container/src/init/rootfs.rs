@@ -40,8 +40,13 @@ impl AsFd for Root<'_> {
     }
 }
 
-/// Builds the root file system at its host path; returns its descriptor.
-pub fn prepare<'a>(plan: &'a RootfsPlan, socket: BorrowedFd<'_>) -> Step<Root<'a>> {
+/// Builds the root file system at its host path; returns its descriptor. Mounts that something is
+/// done to later are kept in `held`, by their index.
+pub fn prepare<'a>(
+    plan: &'a RootfsPlan,
+    held: &mut [Option<OwnedFd>],
+    socket: BorrowedFd<'_>,
+) -> Step<Root<'a>> {
     mount::mount(c"", c"/", c"", plan.propagation, None).at(Stage::Propagation)?;
     let tree = match &plan.tree {
         Source::Tree(fd) => Root::Given(fd.as_fd()),
@@ -59,7 +64,10 @@ pub fn prepare<'a>(plan: &'a RootfsPlan, socket: BorrowedFd<'_>) -> Step<Root<'a
                 .at_index(Stage::Mount, index)?,
             None => {
                 entered = None;
-                mount_one(tree.as_fd(), mount, index, socket)?;
+                let made = mount_one(tree.as_fd(), plan, index, held, socket)?;
+                if let (true, Some(slot)) = (mount.hold, held.get_mut(index)) {
+                    *slot = made;
+                }
             }
         }
     }
@@ -106,24 +114,33 @@ fn mount_fresh<'a>(
     mount::mount(source, &fresh.name, kind, *flags, data.as_deref())
 }
 
-fn mount_one(root: BorrowedFd<'_>, plan: &MountPlan, index: usize, socket: BorrowedFd<'_>) -> Step {
+/// Carries out one mount; returns its descriptor, where there is one that the plan does not hold.
+fn mount_one(
+    root: BorrowedFd<'_>,
+    all: &RootfsPlan,
+    index: usize,
+    held: &[Option<OwnedFd>],
+    socket: BorrowedFd<'_>,
+) -> Step<Option<OwnedFd>> {
+    let plan = &all.mounts[index];
     match &plan.kind {
         MountKind::Bind {
             source,
             attr,
             recursive,
         } => {
-            let cloned;
+            let mut cloned = None;
             let tree = match source {
                 Source::Tree(fd) => fd.as_fd(),
                 Source::Path(_) | Source::Inside(_) => {
-                    cloned = clone_source(root, source, *recursive)
+                    let own = clone_source(root, source, *recursive)
                         .at_index(Stage::MountSource, index)?;
                     if *attr != MountAttr::default() {
-                        mount::mount_setattr(cloned.as_fd(), false, attr)
+                        mount::mount_setattr(own.as_fd(), false, attr)
                             .at_index(Stage::MountAttributes, index)?;
                     }
-                    cloned.as_fd()
+                    let own: &OwnedFd = cloned.insert(own);
+                    own.as_fd()
                 }
             };
             let directory = inroot::is_directory(tree).at_index(Stage::Mount, index)?;
@@ -137,10 +154,17 @@ fn mount_one(root: BorrowedFd<'_>, plan: &MountPlan, index: usize, socket: Borro
             if !plan.over_proc {
                 refuse_procfs(target.as_fd()).at_index(Stage::MountDestination, index)?;
             }
-            mount::attach(tree, target.as_fd()).at_index(Stage::Mount, index)?;
-            after(plan, tree, index)
+            if let Err(errno) = mount::attach(tree, target.as_fd()) {
+                // The kernel says only that it is invalid to put the one kind on the other.
+                let differ = inroot::is_directory(target.as_fd()) != Ok(directory);
+                return Err(if differ { Errno::NOTDIR } else { errno })
+                    .at_index(Stage::Mount, index);
+            }
+            after(plan, tree, index)?;
+            Ok(cloned)
         }
         MountKind::Symlink { target } => inroot::make_symlink(root, &plan.destination, target)
+            .map(|()| None)
             .at_index(Stage::MountDestination, index),
         MountKind::Gather {
             flags,
@@ -149,9 +173,10 @@ fn mount_one(root: BorrowedFd<'_>, plan: &MountPlan, index: usize, socket: Borro
         } => {
             let target = inroot::ensure(root, &plan.destination, Want::Directory)
                 .at_index(Stage::MountDestination, index)?;
-            inroot::enter(target.as_fd()).at_index(Stage::Mount, index)?;
-            gather(&plan.destination, root, *flags, below, links)
-                .at_index(Stage::CgroupMount, index)
+            let top =
+                gather(target.as_fd(), *flags, below, links).at_index(Stage::CgroupMount, index)?;
+            after(plan, top.as_fd(), index)?;
+            Ok(Some(top))
         }
         MountKind::FileSystem {
             kind,
@@ -173,29 +198,25 @@ fn mount_one(root: BorrowedFd<'_>, plan: &MountPlan, index: usize, socket: Borro
             };
             let target = target.at_index(Stage::MountDestination, index)?;
             let plain = plan.propagation.is_empty() && plan.recursive == MountAttr::default();
-            let untouched = !*copy_up && plain && mode.is_none();
-            let mounted = match detached.as_ref().filter(|_| !untouched) {
-                Some(detached) => make_detached(kind, source, detached, mode)
-                    .and_then(|made| mount::attach(made.as_fd(), target.as_fd()).map(|()| made))
-                    .at_index(Stage::Mount, index)?,
-                None => {
-                    inroot::enter(target.as_fd()).at_index(Stage::Mount, index)?;
-                    let made = mount::mount(source, c".", kind, *flags, data.as_deref());
-                    match (made, detached) {
-                        (Err(Errno::BUSY), Some(detached)) => {
-                            make_detached(kind, source, detached, mode)
-                                .and_then(|made| mount::attach(made.as_fd(), target.as_fd()))
-                        }
-                        (made, _) => made,
+            let untouched = !*copy_up && plain && mode.is_none() && !plan.hold;
+            let Some(detached) = detached.as_ref().filter(|_| !untouched) else {
+                inroot::enter(target.as_fd()).at_index(Stage::Mount, index)?;
+                let made = mount::mount(source, c".", kind, *flags, data.as_deref());
+                match (made, detached) {
+                    (Err(Errno::BUSY), Some(detached)) => {
+                        make_detached(kind, source, detached, mode)
+                            .and_then(|made| mount::attach(made.as_fd(), target.as_fd()))
                     }
-                    .at_index(Stage::Mount, index)?;
-                    if untouched {
-                        return Ok(());
-                    }
-                    inroot::open(root, &plan.destination, OFlags::PATH)
-                        .at_index(Stage::MountAttributes, index)?
+                    (made, _) => made,
                 }
+                .at_index(Stage::Mount, index)?;
+                // Only a remount has more to do here, and the target is its mount.
+                after(plan, target.as_fd(), index)?;
+                return Ok(None);
             };
+            let mounted = make_detached(kind, source, detached, mode)
+                .and_then(|made| mount::attach(made.as_fd(), target.as_fd()).map(|()| made))
+                .at_index(Stage::Mount, index)?;
             if *copy_up {
                 let message = Message::CopyUp {
                     index: index as u32,
@@ -204,15 +225,39 @@ fn mount_one(root: BorrowedFd<'_>, plan: &MountPlan, index: usize, socket: Borro
                     .at_index(Stage::CopyUp, index)?;
                 wait_for_go(socket)?;
             }
-            after(plan, mounted.as_fd(), index)
+            after(plan, mounted.as_fd(), index)?;
+            Ok(Some(mounted))
         }
-        MountKind::Remount { attr } => {
-            let mounted = inroot::open(root, &plan.destination, OFlags::PATH)
-                .at_index(Stage::MountDestination, index)?;
-            mount::mount_setattr(mounted.as_fd(), false, attr)
-                .at_index(Stage::MountAttributes, index)?;
-            after(plan, mounted.as_fd(), index)
+        MountKind::Remount { attr, of } => {
+            let found;
+            let mounted = match of.and_then(|index| mount_of(all, held, index)) {
+                Some(mounted) => mounted,
+                // One that came with the root, or by another name.
+                None => {
+                    found = inroot::open(root, &plan.destination, OFlags::PATH)
+                        .at_index(Stage::MountDestination, index)?;
+                    found.as_fd()
+                }
+            };
+            mount::mount_setattr(mounted, false, attr).at_index(Stage::MountAttributes, index)?;
+            after(plan, mounted, index)?;
+            Ok(None)
         }
+    }
+}
+
+/// The descriptor of a mount that the plan or init holds.
+fn mount_of<'a>(
+    plan: &'a RootfsPlan,
+    held: &'a [Option<OwnedFd>],
+    index: usize,
+) -> Option<BorrowedFd<'a>> {
+    match &plan.mounts.get(index)?.kind {
+        MountKind::Bind {
+            source: Source::Tree(tree),
+            ..
+        } => Some(tree.as_fd()),
+        _ => held.get(index)?.as_ref().map(AsFd::as_fd),
     }
 }
 
@@ -270,18 +315,23 @@ fn mode_of(root: BorrowedFd<'_>, path: &CStr) -> Option<Mode> {
     Some(Mode::from_raw_mode(stat.st_mode))
 }
 
-/// Fills the working directory: a tmpfs that nobody else has seen yet, so names
-/// in it are what we make them.
+/// Fills a new tmpfs, which it puts on `target`. Nobody else has seen it, so names in it are what
+/// we make them. It stays the working directory.
 fn gather(
-    destination: &CStr,
-    root: BorrowedFd<'_>,
+    target: BorrowedFd<'_>,
     flags: u64,
     below: &[(CString, CString, Option<CString>)],
     links: &[(CString, CString)],
-) -> carrack_sys::Result<()> {
-    const FLAGS: u64 = 2 | 4 | 8; // MS_NOSUID, MS_NODEV, MS_NOEXEC
-    mount::mount(c"tmpfs", c".", c"tmpfs", FLAGS, Some(c"mode=755,size=64k"))?;
-    let top = inroot::open(root, destination, OFlags::PATH | OFlags::DIRECTORY)?;
+) -> carrack_sys::Result<OwnedFd> {
+    let fs = rustix::mount::fsopen(c"tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    rustix::mount::fsconfig_set_string(&fs, c"mode", c"755")?;
+    rustix::mount::fsconfig_set_string(&fs, c"size", c"64k")?;
+    rustix::mount::fsconfig_create(&fs)?;
+    let attr = MountAttrFlags::MOUNT_ATTR_NOSUID
+        | MountAttrFlags::MOUNT_ATTR_NODEV
+        | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    let top = rustix::mount::fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, attr)?;
+    mount::attach(top.as_fd(), target)?;
     inroot::enter(top.as_fd())?;
     for (name, kind, data) in below {
         rustix::fs::mkdirat(CWD, name, Mode::from_raw_mode(0o755))?;
@@ -290,7 +340,7 @@ fn gather(
     for (name, target) in links {
         rustix::fs::symlinkat(target, CWD, name)?;
     }
-    Ok(())
+    Ok(top)
 }
 
 /// Recursive attributes and propagation, once the mount is in place.
@@ -443,11 +493,7 @@ pub fn enter(plan: &RootfsPlan, root: BorrowedFd<'_>) -> Step {
             rustix::process::chroot(c".").at(Stage::Pivot)?;
         }
     }
-    rustix::process::chdir(c"/").at(Stage::Pivot)?;
-    if let Some(change) = plan.final_propagation {
-        mount::mount(c"", c"/", c"", change, None).at(Stage::Propagation)?;
-    }
-    Ok(())
+    rustix::process::chdir(c"/").at(Stage::Pivot)
 }
 
 /// Takes a mount of the old root out of the namespace, or covers one that a user
@@ -463,7 +509,7 @@ fn hide(path: &CStr) -> carrack_sys::Result<()> {
 }
 
 /// Read-only paths, masked paths, and the root's own attributes.
-pub fn protect(plan: &RootfsPlan, root: BorrowedFd<'_>) -> Step {
+pub fn protect(plan: &RootfsPlan, held: &[Option<OwnedFd>], root: BorrowedFd<'_>) -> Step {
     for (index, path) in plan.readonly_paths.iter().enumerate() {
         make_readonly(root, path).at_index(Stage::ReadonlyPath, index)?;
     }
@@ -471,22 +517,22 @@ pub fn protect(plan: &RootfsPlan, root: BorrowedFd<'_>) -> Step {
     for (index, path) in plan.masked_paths.iter().enumerate() {
         mask.cover(root, path).at_index(Stage::MaskedPath, index)?;
     }
-    for (index, path) in plan.late_readonly.iter().enumerate() {
-        let mounted =
-            inroot::open(root, path, OFlags::PATH).at_index(Stage::RootAttributes, index)?;
-        let readonly = MountAttr {
-            set: attr::RDONLY,
-            ..MountAttr::default()
-        };
-        mount::mount_setattr(mounted.as_fd(), false, &readonly)
-            .at_index(Stage::RootAttributes, index)?;
+    let readonly = MountAttr {
+        set: attr::RDONLY,
+        ..MountAttr::default()
+    };
+    for (index, mount) in plan.mounts.iter().enumerate() {
+        if let (true, Some(mounted)) = (mount.late_readonly, mount_of(plan, held, index)) {
+            mount::mount_setattr(mounted, false, &readonly)
+                .at_index(Stage::MountAttributes, index)?;
+        }
     }
     if plan.readonly {
-        let readonly = MountAttr {
-            set: attr::RDONLY,
-            ..MountAttr::default()
-        };
         mount::mount_setattr(root, false, &readonly).at(Stage::RootAttributes)?;
+    }
+    // At the very end: nothing can be bound from an unbindable mount, as paths above are.
+    if let Some(change) = plan.final_propagation {
+        mount::mount(c"", c"/", c"", change, None).at(Stage::Propagation)?;
     }
     Ok(())
 }

@@ -7,13 +7,13 @@
 //! small tmpfs, with links for controllers that share a hierarchy.
 
 use super::Source;
-use super::mounts::{Detached, MountKind, MountPlan, inside};
+use super::mounts::{MountKind, MountPlan, detached, inside};
 use super::options::{self, Options, libc_ms as ms};
 use super::process::c_string;
 use crate::error::Error;
 use carrack_cgroup::{ContainerMounts, HierarchyMount};
 use carrack_spec::runtime::Mount;
-use carrack_sys::mount::{MountAttr, clone_tree, mount_setattr};
+use carrack_sys::mount::{MountAttr, attr, clone_tree, mount_setattr};
 use rustix::fs::CWD;
 use std::ffi::CString;
 use std::os::fd::AsFd;
@@ -33,28 +33,48 @@ pub struct CgroupContext<'a> {
     pub privileged: bool,
 }
 
-/// Plans the mount at `index`; the path to make read-only at the end comes second.
+/// Plans the mount at `index`.
 pub fn cgroup_plan(
     mount: &Mount,
     index: usize,
     context: &CgroupContext<'_>,
-) -> Result<(Vec<MountPlan>, Option<CString>), Error> {
+) -> Result<Vec<MountPlan>, Error> {
     let field = format!("mounts[{index}]");
     let destination = inside(&mount.destination);
     let options = options::parse(&mount.options);
+    let unified = mount.kind == V2 || !context.mounts.tmpfs;
+    check(mount, &options, &field, unified && context.namespace)?;
     let builder = Builder {
         field: &field,
         options: &options,
         context,
     };
-    if mount.kind == "cgroup2" || !context.mounts.tmpfs {
-        return Ok((vec![builder.unified(&destination)?], None));
+    if unified {
+        return Ok(vec![builder.unified(&destination)?]);
     }
-    let plans = builder.gathering(&destination)?;
-    let late = (options.flags & ms::RDONLY != 0)
-        .then(|| c_string(&destination, &field))
-        .transpose()?;
-    Ok((plans, late))
+    builder.gathering(&destination)
+}
+
+/// What means nothing for a mount that stands for the host's hierarchies. Of those only v2 in
+/// a cgroup namespace is a file system whose options can be set.
+fn check(mount: &Mount, options: &Options, field: &str, has_data: bool) -> Result<(), Error> {
+    let mapped = !mount.uid_mappings.is_empty() || !mount.gid_mappings.is_empty();
+    let reason = if mapped || options.idmap.is_some() {
+        "id mappings are for bind mounts"
+    } else if options.copy_up {
+        "tmpcopyup is for a new tmpfs"
+    } else if options.flags & ms::REMOUNT != 0 {
+        "a mount of the cgroup hierarchies cannot be remounted"
+    } else if !options.data.is_empty() && !has_data {
+        let data = &options.data;
+        return Err(Error::invalid(
+            field,
+            format!("{data:?} is no option of a mount of the cgroup hierarchies"),
+        ));
+    } else {
+        return Ok(());
+    };
+    Err(Error::invalid(field, reason))
 }
 
 struct Builder<'a> {
@@ -68,10 +88,12 @@ impl Builder<'_> {
         Ok(MountPlan {
             destination: c_string(destination, self.field)?,
             kind,
-            recursive: MountAttr::default(),
+            recursive: self.options.recursive,
             propagation: self.options.propagation.clone(),
             over_proc: false,
             in_fresh: None,
+            late_readonly: false,
+            hold: false,
         })
     }
 
@@ -102,7 +124,15 @@ impl Builder<'_> {
             below,
             links,
         };
-        let mut plans = vec![self.plan(destination, kind)?];
+        let mut top = self.plan(destination, kind)?;
+        top.late_readonly = self.options.flags & ms::RDONLY != 0;
+        if !binds.is_empty() && top.recursive.set & attr::RDONLY != 0 {
+            // The directories of the bind mounts, which set their own attributes, come first.
+            top.recursive.set &= !attr::RDONLY;
+            top.late_readonly = true;
+        }
+        top.hold = top.late_readonly;
+        let mut plans = vec![top];
         plans.extend(binds);
         Ok(plans)
     }
@@ -118,16 +148,18 @@ impl Builder<'_> {
         }
         // Where the host's v2 is seen at the same place already (`/sys` bound without rights),
         // mount(2) refuses to put it on itself, and only a detached mount can go there.
-        let detached = Some(Detached {
-            options: Vec::new(),
-            attr: self.options.attributes().set,
-        });
+        let options = self.options;
+        let detached = detached(&options.data, options.flags, options, self.field)?;
+        let data = match options.data.as_str() {
+            "" => None,
+            data => Some(c_string(data, self.field)?),
+        };
         let kind = MountKind::FileSystem {
             kind: c_string(V2, self.field)?,
             source: c"cgroup".to_owned(),
             flags: self.options.flags,
-            data: None,
-            detached,
+            data,
+            detached: Some(detached),
             copy_up: false,
             keep_mode: false,
             no_links: false,
@@ -175,7 +207,7 @@ mod tests {
             namespace,
             privileged: false,
         };
-        cgroup_plan(&mount, 0, &context).unwrap().0
+        cgroup_plan(&mount, 0, &context).unwrap()
     }
 
     fn hierarchy(name: &str, fs_type: &'static str, data: &str) -> HierarchyMount {

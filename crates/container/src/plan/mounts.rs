@@ -34,6 +34,11 @@ pub struct MountPlan {
     pub over_proc: bool,
     /// The destination is a new directory of this name in a tmpfs that this plan mounts.
     pub in_fresh: Option<Fresh>,
+    /// Make it read-only at the very end, once it is filled.
+    pub late_readonly: bool,
+    /// Something is done to it later: init keeps its descriptor, as a second look-up of the
+    /// destination could find something else.
+    pub hold: bool,
 }
 
 /// A place in a tmpfs that the same plan mounts and nobody else has seen: names
@@ -82,6 +87,8 @@ pub enum MountKind {
     Remount {
         /// The attributes.
         attr: MountAttr,
+        /// Which mount of the plan it is, when one has the same destination.
+        of: Option<usize>,
     },
     /// No mount but a symbolic link (`copy-symlink`).
     Symlink {
@@ -120,12 +127,16 @@ pub struct MountContext<'a> {
     pub tree_propagation: u64,
     /// SELinux context of file systems.
     pub mount_label: &'a str,
+    /// The mount option that carries it (`run.oci.mount_context_type`).
+    pub label_option: &'a str,
     /// The container's id mappings, for `idmap` without mappings.
     pub uid_mappings: &'a [IdMapping],
     /// As `uid_mappings`.
     pub gid_mappings: &'a [IdMapping],
     /// Path of the user namespace that the container joins, for the same.
     pub user_namespace: Option<&'a str>,
+    /// What [`remounted`] found.
+    pub remounted: Vec<String>,
 }
 
 /// Files of procfs that programs such as lxcfs may replace.
@@ -144,13 +155,12 @@ const PROC_FILES: [&str; 12] = [
     "proc/sys/kernel/random/boot_id",
 ];
 
-/// Plans mount number `index` of the configuration. The path to make read-only
-/// at the very end, when there is one, comes second.
+/// Plans mount number `index` of the configuration.
 pub fn mount_plan(
     mount: &Mount,
     index: usize,
     context: &MountContext<'_>,
-) -> Result<(MountPlan, Option<CString>), Error> {
+) -> Result<MountPlan, Error> {
     let field = format!("mounts[{index}]");
     if mount.destination.is_empty() {
         return Err(Error::invalid(&field, "destination is empty"));
@@ -164,10 +174,12 @@ pub fn mount_plan(
     let clean = inside(&mount.destination);
     let options = options::parse(&mount.options);
     let mapped = !mount.uid_mappings.is_empty() || !mount.gid_mappings.is_empty();
-    let mut late_readonly = None;
+    let mut late_readonly = false;
+    let hold = context.remounted.contains(&clean) && !is_remount(mount);
     let kind = if options.flags & ms::REMOUNT != 0 && options.is_bind() {
         MountKind::Remount {
             attr: options.attributes(),
+            of: None,
         }
     } else if mount.kind == "bind" || options.is_bind() {
         check_proc(&clean, mount, &field)?;
@@ -176,21 +188,29 @@ pub fn mount_plan(
         if mapped || options.idmap.is_some() {
             return Err(Error::invalid(&field, "id mappings are for bind mounts"));
         }
-        let kind = file_system(mount, &options, &clean, &field, context)?;
-        if delayed_readonly(mount, &options) {
-            late_readonly = Some(c_string(&clean, &field)?);
-        }
-        kind
+        late_readonly = delayed_readonly(mount, &options);
+        file_system(mount, &options, &clean, &field, hold, context)?
     };
-    let plan = MountPlan {
+    Ok(MountPlan {
         destination: c_string(&clean, &field)?,
         kind,
         recursive: options.recursive,
         propagation: options.propagation.clone(),
         in_fresh: None,
         over_proc: PROC_FILES.contains(&clean.as_str()) || clean == "proc",
-    };
-    Ok((plan, late_readonly))
+        hold: hold || late_readonly,
+        late_readonly,
+    })
+}
+
+/// The destinations whose mount gets other options later on.
+pub fn remounted(mounts: &[Mount]) -> Vec<String> {
+    let again = mounts.iter().filter(|mount| is_remount(mount));
+    again.map(|mount| inside(&mount.destination)).collect()
+}
+
+fn is_remount(mount: &Mount) -> bool {
+    mount.options.iter().any(|option| option == "remount")
 }
 
 /// A path inside the root: no leading slash, no empty, `.` or `..` components.
@@ -220,7 +240,7 @@ fn check_proc(clean: &str, mount: &Mount, field: &str) -> Result<(), Error> {
 
 /// A read-only tmpfs still gets its directories and devices first.
 fn delayed_readonly(mount: &Mount, options: &Options) -> bool {
-    mount.kind == "tmpfs" && options.flags & ms::RDONLY != 0
+    mount.kind == "tmpfs" && options.flags & (ms::RDONLY | ms::REMOUNT) == ms::RDONLY
 }
 
 fn file_system(
@@ -228,13 +248,15 @@ fn file_system(
     options: &Options,
     clean: &str,
     field: &str,
+    hold: bool,
     context: &MountContext<'_>,
 ) -> Result<MountKind, Error> {
-    if mount.kind.is_empty() && options.flags & ms::REMOUNT == 0 {
+    let remount = options.flags & ms::REMOUNT != 0;
+    if mount.kind.is_empty() && !remount {
         return Err(Error::invalid(field, "neither a type nor the option bind"));
     }
-    if options.copy_up && mount.kind != "tmpfs" {
-        return Err(Error::invalid(field, "tmpcopyup is for tmpfs"));
+    if options.copy_up && (mount.kind != "tmpfs" || remount) {
+        return Err(Error::invalid(field, "tmpcopyup is for a new tmpfs"));
     }
     if clean.starts_with("proc/") && mount.kind != "proc" && mount.kind != "tmpfs" {
         check_proc(clean, mount, field)?;
@@ -254,10 +276,14 @@ fn file_system(
         if !data.is_empty() {
             data.push(',');
         }
-        data.push_str(&format!("context=\"{}\"", context.mount_label));
+        data.push_str(&format!(
+            "{}=\"{}\"",
+            context.label_option, context.mount_label
+        ));
     }
+    let late_readonly = delayed_readonly(mount, options);
     let mut flags = options.flags;
-    if delayed_readonly(mount, options) {
+    if late_readonly {
         flags &= !ms::RDONLY;
     }
     let source = if mount.source.is_empty() {
@@ -266,9 +292,11 @@ fn file_system(
         &mount.source
     };
     let has_mode = data.split(',').any(|option| option.starts_with("mode="));
-    let keep_mode = mount.kind == "tmpfs" && !has_mode;
+    let new_tmpfs = mount.kind == "tmpfs" && !remount;
+    let keep_mode = new_tmpfs && !has_mode;
     let touched = !options.propagation.is_empty() || options.recursive != MountAttr::default();
-    let detached = (mount.kind == "tmpfs" && (keep_mode || options.copy_up || touched))
+    let touched = touched || hold || late_readonly || keep_mode || options.copy_up;
+    let detached = (touched && !remount)
         .then(|| detached(&data, flags, options, field))
         .transpose()?;
     Ok(MountKind::FileSystem {
@@ -289,9 +317,16 @@ fn file_system(
 
 /// The options of `data` one by one. A comma in quotes, or before a digit (in `mpol=bind:0,1`),
 /// is part of a value, as the kernel's own parser of tmpfs has it.
-fn detached(data: &str, flags: u64, options: &Options, field: &str) -> Result<Detached, Error> {
+pub(super) fn detached(
+    data: &str,
+    flags: u64,
+    options: &Options,
+    field: &str,
+) -> Result<Detached, Error> {
     let named = [
+        (ms::RDONLY, "ro"),
         (ms::SYNCHRONOUS, "sync"),
+        (ms::MANDLOCK, "mand"),
         (ms::DIRSYNC, "dirsync"),
         (ms::LAZYTIME, "lazytime"),
     ];
@@ -324,7 +359,11 @@ fn detached(data: &str, flags: u64, options: &Options, field: &str) -> Result<De
             .filter(|word| !word.is_empty())
             .map(split)
             .collect::<Result<_, Error>>()?,
-        attr: options.attributes().set & !attr::RDONLY,
+        attr: if flags & ms::RDONLY == 0 {
+            options.attributes().set & !attr::RDONLY
+        } else {
+            options.attributes().set
+        },
     })
 }
 
@@ -337,13 +376,7 @@ fn bind(
     if mount.source.is_empty() {
         return Err(Error::invalid(field, "a bind mount needs a source"));
     }
-    if !options.data.is_empty() {
-        // Other runtimes ignore these too: a bind mount has no file system options of its own.
-        log::debug!(
-            "config.json: {field}: options {:?} mean nothing for a bind mount",
-            options.data
-        );
-    }
+    check_bind_options(mount, options, field)?;
     let path = context.bundle.join(&mount.source);
     let text = path
         .to_str()
@@ -418,6 +451,29 @@ fn below_root<'a>(path: &'a Path, rootfs: &Path) -> Option<&'a str> {
     (clean && rootfs != Path::new("/"))
         .then(|| path.strip_prefix(rootfs).ok()?.to_str())
         .flatten()
+}
+
+/// A bind mount has no file system options of its own. A misspelt `ro` must not make it writable,
+/// so what is no option of mounts is refused; flags of the file system are told to mean nothing.
+fn check_bind_options(mount: &Mount, options: &Options, field: &str) -> Result<(), Error> {
+    if !options.data.is_empty() {
+        let reason = format!(
+            "{:?} is no option of a bind mount (file system options cannot be set on one)",
+            options.data
+        );
+        return Err(Error::invalid(field, reason));
+    }
+    if options.copy_up {
+        return Err(Error::invalid(field, "tmpcopyup is for tmpfs"));
+    }
+    if options.flags & options::OF_FILE_SYSTEM != 0 {
+        log::warn!(
+            "config.json: {field}: of the options {:?}, those of the file system mean nothing \
+             for a bind mount",
+            mount.options.join(",")
+        );
+    }
+    Ok(())
 }
 
 fn tree_propagation(options: &Options, context: &MountContext<'_>) -> u64 {
@@ -502,11 +558,11 @@ fn open_namespace(path: &str) -> Result<OwnedFd, Error> {
 mod tests {
     use super::*;
 
-    fn plan(json: &str) -> Result<(MountPlan, Option<CString>), Error> {
+    fn plan(json: &str) -> Result<MountPlan, Error> {
         plan_as(false, json)
     }
 
-    fn plan_as(privileged: bool, json: &str) -> Result<(MountPlan, Option<CString>), Error> {
+    fn plan_as(privileged: bool, json: &str) -> Result<MountPlan, Error> {
         let mount: Mount = serde_json::from_str(json).unwrap();
         let context = MountContext {
             bundle: Path::new("/bundle"),
@@ -514,9 +570,11 @@ mod tests {
             privileged,
             tree_propagation: 0,
             mount_label: "",
+            label_option: "context",
             uid_mappings: &[],
             gid_mappings: &[],
             user_namespace: None,
+            remounted: Vec::new(),
         };
         mount_plan(&mount, 3, &context)
     }
@@ -530,7 +588,7 @@ mod tests {
 
     #[test]
     fn a_relative_bind_source_is_in_the_bundle() {
-        let (plan, _) =
+        let plan =
             plan(r#"{"destination":"/data","source":"vol","options":["rbind","ro"]}"#).unwrap();
         let MountKind::Bind {
             source: Source::Path(path),
@@ -548,7 +606,7 @@ mod tests {
     fn a_source_below_the_root_is_left_for_its_turn() {
         let inside = |source: &str| {
             let json = format!(r#"{{"destination":"/d","source":"{source}","options":["bind"]}}"#);
-            match plan_as(true, &json).map(|(plan, _)| plan.kind) {
+            match plan_as(true, &json).map(|plan| plan.kind) {
                 Ok(MountKind::Bind {
                     source: Source::Inside(path),
                     ..
@@ -565,20 +623,20 @@ mod tests {
 
     #[test]
     fn a_readonly_tmpfs_becomes_readonly_last() {
-        let (plan, late) = plan(
+        let plan = plan(
             r#"{"destination":"/dev","type":"tmpfs","source":"tmpfs","options":["ro","mode=755"]}"#,
         )
         .unwrap();
+        assert!(plan.late_readonly && plan.hold);
         let MountKind::FileSystem { flags, data, .. } = plan.kind else {
             panic!()
         };
         assert_eq!((flags, data.as_deref()), (0, Some(c"mode=755")));
-        assert_eq!(late.as_deref(), Some(c"dev"));
     }
 
     #[test]
     fn options_of_a_tmpfs_are_told_apart() {
-        let (plan, _) = plan(
+        let plan = plan(
             r#"{"destination":"/t","type":"tmpfs","options":["tmpcopyup","size=1m","mpol=bind:0,1","context=\"a:b,c\"","nodev","ro"]}"#,
         )
         .unwrap();
@@ -612,6 +670,9 @@ mod tests {
             r#"{"destination":"/x"}"#,
             r#"{"destination":"/","type":"tmpfs"}"#,
             r#"{"destination":"/x","type":"bind"}"#,
+            r#"{"destination":"/x","type":"bind","source":"/tmp","options":["readonly"]}"#,
+            r#"{"destination":"/x","source":"/tmp","options":["rbind","size=1m"]}"#,
+            r#"{"destination":"/x","source":"/tmp","options":["rbind","tmpcopyup"]}"#,
             r#"{"destination":"/proc/sys","type":"bind","source":"/tmp"}"#,
             r#"{"destination":"/x","type":"ext4","options":["tmpcopyup"]}"#,
             r#"{"destination":"/x","type":"tmpfs","uidMappings":[{"size":1}]}"#,

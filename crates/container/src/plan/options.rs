@@ -73,6 +73,10 @@ pub mod libc_ms {
 
 use libc_ms as ms;
 
+/// Flags that belong to a file system, not to a mount of it.
+pub const OF_FILE_SYSTEM: u64 =
+    ms::SYNCHRONOUS | ms::MANDLOCK | ms::DIRSYNC | ms::I_VERSION | ms::LAZYTIME;
+
 /// Every option the runtime itself understands, sorted by name.
 const TABLE: &[(&str, Effect)] = &[
     ("acl", Nothing),

@@ -2,16 +2,17 @@
 
 use super::Source;
 use super::devices::{DevicePlan, device_plans};
-use super::mounts::{Fresh, MountContext, MountKind, MountPlan, inside, mount_plan};
+use super::mounts::{Fresh, MountContext, MountKind, MountPlan, inside, mount_plan, remounted};
 use super::options::{libc_ms as ms, propagation_named};
 use super::process::c_string;
 use crate::error::{Error, Names};
-use carrack_spec::runtime::{Mount, Namespace, NamespaceKind, Spec};
+use carrack_spec::runtime::{Mount, NamespaceKind, Spec};
 use carrack_sys::mount::{MountAttr, clone_tree, mount_setattr};
 use rustix::fs::CWD;
+use std::cell::RefCell;
 use std::collections::HashSet;
 use std::ffi::CString;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 /// The root file system of a container.
@@ -25,6 +26,8 @@ pub struct RootfsPlan {
     pub propagation: u64,
     /// Mounts in order.
     pub mounts: Vec<MountPlan>,
+    /// Room for the descriptors of the mounts that init holds, by index; empty when it holds none.
+    pub held: RefCell<Vec<Option<OwnedFd>>>,
     /// Devices to make.
     pub devices: Vec<DevicePlan>,
     /// Symbolic links in `/dev`: target and name.
@@ -35,8 +38,6 @@ pub struct RootfsPlan {
     pub final_propagation: Option<u64>,
     /// Make the root mount read-only.
     pub readonly: bool,
-    /// tmpfs mounts to make read-only once they are filled.
-    pub late_readonly: Vec<CString>,
     /// Paths to cover.
     pub masked_paths: Vec<CString>,
     /// Paths to make read-only.
@@ -76,8 +77,6 @@ pub struct CgroupMounts {
     pub index: usize,
     /// The mounts to carry out.
     pub mounts: Vec<MountPlan>,
-    /// The path to make read-only at the end.
-    pub late_readonly: Option<CString>,
 }
 
 /// Where procfs and sysfs are mounted outside of `rootfs`, the deepest last mounted first.
@@ -141,23 +140,29 @@ pub fn rootfs_plan(
         .ok_or_else(|| Error::invalid("root.path", "is not UTF-8"))?;
     names.rootfs = text.to_owned();
     let path = c_string(text, "root.path")?;
-    let own_tree = if kind == ms::SHARED { ms::SLAVE } else { kind };
+    let own_tree = match kind {
+        ms::SHARED => ms::SLAVE,
+        // At the end only: until then paths of it are bound, to protect them.
+        ms::UNBINDABLE => ms::PRIVATE,
+        kind => kind,
+    };
     let mount_context = MountContext {
         bundle: context.bundle,
         rootfs: context.rootfs,
         privileged: context.privileged,
         tree_propagation: if kind == ms::SHARED { 0 } else { ms::SLAVE },
         mount_label: linux.map_or("", |linux| &linux.mount_label),
+        label_option: spec
+            .annotations
+            .get("run.oci.mount_context_type")
+            .map_or("context", String::as_str),
         uid_mappings: linux.map_or(&[][..], |linux| &linux.uid_mappings),
         gid_mappings: linux.map_or(&[][..], |linux| &linux.gid_mappings),
-        user_namespace: linux.and_then(|linux| {
-            let is_user = |namespace: &&Namespace| namespace.kind == NamespaceKind::User;
-            let path = &linux.namespaces.iter().find(is_user)?.path;
-            (!path.is_empty()).then_some(path.as_str())
-        }),
+        user_namespace: linux
+            .and_then(|linux| crate::validate::path_of(linux, NamespaceKind::User)),
+        remounted: remounted(&spec.mounts),
     };
     let mut mounts = Vec::with_capacity(spec.mounts.len());
-    let mut late_readonly = Vec::new();
     for (index, mount) in spec.mounts.iter().enumerate() {
         if let Some(at) = context
             .cgroup_mounts
@@ -165,19 +170,26 @@ pub fn rootfs_plan(
             .position(|group| group.index == index)
         {
             let group = context.cgroup_mounts.swap_remove(at);
-            names
-                .mounts
-                .extend(group.mounts.iter().map(|_| describe(mount)));
+            names.mounts.extend(
+                group
+                    .mounts
+                    .iter()
+                    .map(|_| describe(mount, mount_context.mount_label)),
+            );
             mounts.extend(group.mounts);
-            late_readonly.extend(group.late_readonly);
             continue;
         }
-        let (plan, late) = mount_plan(mount, index, &mount_context)?;
-        names.mounts.push(describe(mount));
-        mounts.push(plan);
-        late_readonly.extend(late);
+        mounts.push(mount_plan(mount, index, &mount_context)?);
+        names
+            .mounts
+            .push(describe(mount, mount_context.mount_label));
     }
+    find_remounted(&mut mounts);
     find_fresh(&mut mounts);
+    let held = match mounts.iter().any(|mount| mount.hold) {
+        true => mounts.iter().map(|_| None).collect(),
+        false => Vec::new(),
+    };
     let set_up_dev = !spec.mounts.iter().any(|mount| {
         inside(&mount.destination) == "dev"
             && (mount.kind == "bind" || mount.options.iter().any(|o| o == "bind" || o == "rbind"))
@@ -212,6 +224,7 @@ pub fn rootfs_plan(
                 ms::SLAVE
             },
         mounts,
+        held: RefCell::new(held),
         devices,
         links: if set_up_dev {
             LINKS.map(|(t, n)| (t.to_owned(), n.to_owned())).into()
@@ -226,7 +239,6 @@ pub fn rootfs_plan(
         final_propagation: named
             .filter(|change| change & !ms::REC == ms::SHARED || change & ms::UNBINDABLE != 0),
         readonly: spec.root.as_ref().is_some_and(|root| root.readonly),
-        late_readonly,
         masked_paths: paths(&masked, "linux.maskedPaths")?,
         readonly_paths: paths(&readonly, "linux.readonlyPaths")?,
     })
@@ -274,15 +286,37 @@ fn root_tree(path: &CString, propagation: u64, privileged: bool) -> Result<Sourc
     Ok(Source::Tree(tree))
 }
 
-fn describe(mount: &Mount) -> String {
+fn describe(mount: &Mount, label: &str) -> String {
     let kind = if mount.kind.is_empty() {
         "bind"
     } else {
         &mount.kind
     };
-    match mount.source.as_str() {
+    let mut text = match mount.source.as_str() {
         "" => format!("{kind} at {}", mount.destination),
         source => format!("{kind} {source} at {}", mount.destination),
+    };
+    // What the file system judges, and most often finds wrong.
+    let data = super::options::parse(&mount.options).data;
+    if !data.is_empty() {
+        text.push_str(&format!(", with {data}"));
+    }
+    if !label.is_empty() {
+        text.push_str(&format!(", labelled {label} by linux.mountLabel"));
+    }
+    text
+}
+
+/// Tells the mounts that get other options which mount of the plan they mean.
+fn find_remounted(mounts: &mut [MountPlan]) {
+    for index in 0..mounts.len() {
+        let (earlier, rest) = mounts.split_at_mut(index);
+        if let Some(again) = rest.first_mut()
+            && let MountKind::Remount { of, .. } = &mut again.kind
+        {
+            let same = |mount: &MountPlan| mount.hold && mount.destination == again.destination;
+            *of = earlier.iter().rposition(same);
+        }
     }
 }
 
@@ -300,8 +334,9 @@ fn find_fresh(mounts: &mut [MountPlan]) {
             MountKind::FileSystem {
                 copy_up: false,
                 no_links: false,
+                flags,
                 ..
-            }
+            } if flags & ms::REMOUNT == 0
         );
         let again = made.contains(&mount.destination);
         if let Some(at) = split
@@ -309,6 +344,7 @@ fn find_fresh(mounts: &mut [MountPlan]) {
             && !again
             && mount.propagation.is_empty()
             && mount.recursive == MountAttr::default()
+            && !mount.hold
             && let Some(top) = tops.iter().find(|top| top.to_bytes() == &path[..at])
             && let Ok(name) = CString::new(&path[at + 1..])
         {
