@@ -7,7 +7,7 @@
 
 use crate::error::Error;
 use crate::procfs;
-use carrack_spec::runtime::IdMapping;
+use carrack_spec::runtime::{IdMapping, Linux};
 use carrack_sys::clone::{self, Cloned, Parentage, ns};
 use carrack_sys::{cred, pidfd};
 use rustix::fs::{Mode, OFlags};
@@ -169,6 +169,84 @@ pub fn namespace_with(uids: &[IdMapping], gids: &[IdMapping]) -> Result<OwnedFd,
     result
 }
 
+/// Refuses mappings that are not those of the user namespace at `path`, which is joined and keeps
+/// its own. Engines name both.
+pub fn check_joined(linux: &Linux, path: &str) -> Result<(), Error> {
+    if linux.uid_mappings.is_empty() && linux.gid_mappings.is_empty() {
+        return Ok(());
+    }
+    let [uids, gids] = maps_at(path)
+        .map_err(|e| Error::system(format!("cannot look into the user namespace {path}"), e))?;
+    for (field, wanted, there) in [
+        ("linux.uidMappings", &linux.uid_mappings, uids),
+        ("linux.gidMappings", &linux.gid_mappings, gids),
+    ] {
+        let sorted = |mut maps: Vec<IdMapping>| {
+            maps.sort_by_key(|map| map.container_id);
+            maps
+        };
+        if sorted(wanted.clone()) != sorted(parse_map(&there)) {
+            let there = there.split_whitespace().collect::<Vec<_>>().join(" ");
+            let reason =
+                format!("{path}, which is joined, has the mappings {there:?}; leave them out");
+            return Err(Error::invalid(field, reason));
+        }
+    }
+    Ok(())
+}
+
+/// The maps of a user namespace as we see them, from a process that we send there.
+fn maps_at(path: &str) -> std::io::Result<[String; 2]> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let namespace = rustix::fs::open(path, flags, Mode::empty())?;
+    let (ours, theirs) = rustix::net::socketpair(
+        AddressFamily::UNIX,
+        SocketType::STREAM,
+        SocketFlags::CLOEXEC,
+        None,
+    )?;
+    let mut byte = [0u8; 1];
+    let (pid, child) = match clone::clone_process(0, Parentage::Child, None)? {
+        Cloned::Child => {
+            let _ = cred::parent_death_signal(9);
+            drop(ours);
+            if let Err(errno) = clone::setns(namespace.as_fd(), ns::USER) {
+                clone::exit(errno.raw_os_error().min(255));
+            }
+            let _ = rustix::io::write(&theirs, &byte);
+            let _ = rustix::io::retry_on_intr(|| rustix::io::read(&theirs, &mut byte));
+            clone::exit(0)
+        }
+        Cloned::Parent { pid, pidfd } => (pid, pidfd),
+    };
+    drop(theirs);
+    let proc = procfs::open().map_err(std::io::Error::other)?;
+    let arrived = rustix::io::retry_on_intr(|| rustix::io::read(&ours, &mut byte));
+    let read = |name| procfs::read(proc.as_fd(), &format!("{pid}/{name}"));
+    let maps = match arrived {
+        Ok(1) => read("uid_map").and_then(|uids| Ok([uids, read("gid_map")?])),
+        Ok(_) => Err(rustix::io::Errno::INVAL.into()),
+        Err(error) => Err(error.into()),
+    };
+    drop(ours);
+    match pidfd::wait(child.as_fd(), true)? {
+        Some(pidfd::Exit::Code(code)) if code != 0 => Err(std::io::Error::from_raw_os_error(code)),
+        _ => maps,
+    }
+}
+
+fn parse_map(text: &str) -> Vec<IdMapping> {
+    let line = |line: &str| {
+        let mut numbers = line.split_whitespace().map(str::parse);
+        Some(IdMapping {
+            container_id: numbers.next()?.ok()?,
+            host_id: numbers.next()?.ok()?,
+            size: numbers.next()?.ok()?,
+        })
+    };
+    text.lines().filter_map(line).collect()
+}
+
 /// Whether the caller is in another user namespace than the machine's first,
 /// the only one in which every id is mapped to itself.
 pub fn is_inside_one(proc: BorrowedFd<'_>) -> bool {
@@ -213,6 +291,8 @@ mod tests {
 
     #[test]
     fn lines_are_the_kernels_form() {
-        assert_eq!(lines(&[map(0, 1000, 1), map(1, 5, 6)]), "0 1000 1\n1 5 6\n");
+        let maps = [map(0, 1000, 1), map(1, 5, 6)];
+        assert_eq!(lines(&maps), "0 1000 1\n1 5 6\n");
+        assert_eq!(parse_map("         0       1000          1\n1 5 6\n"), maps);
     }
 }

@@ -152,6 +152,19 @@ fn all_namespaces_can_be_joined_at_once_with_their_user_namespace() {
         assert!(seen.contains(&*link.to_string_lossy()), "{file}: {seen}");
     }
     assert_eq!(world.sh("id -u"), "0\n");
+    // Its own mappings may be named too, and idmapped mounts are mapped by it.
+    let own = first.bundle.config["linux"]["uidMappings"].clone();
+    world.bundle.set("/linux/uidMappings", own.clone());
+    world.bundle.set("/linux/gidMappings", own);
+    world.bundle.push(
+        "/mounts",
+        json!({"destination": "/mapped", "type": "bind", "source": "/etc", "options": ["bind", "idmap"]}),
+    );
+    assert_eq!(world.sh("stat -c %u /mapped/passwd"), "0\n");
+    let others = json!([{"containerID": 0, "hostID": 1_000_000, "size": 5}]);
+    world.bundle.set("/linux/uidMappings", others);
+    let error = world.error();
+    assert!(error.contains("linux.uidMappings"), "{error}");
     live.delete();
 }
 

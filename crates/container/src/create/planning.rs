@@ -51,6 +51,9 @@ impl<'l> Planner<'_, 'l> {
         let mut names = Names::default();
         let privileged = userns::is_admin(self.own);
         let (mut birth, namespaces) = namespaces::plan(self.linux, privileged, &mut names)?;
+        if let Some(path) = validate::path_of(self.linux, NamespaceKind::User) {
+            userns::check_joined(self.linux, path)?;
+        }
         let closid = rdt::plan(self.linux, self.maker.id)?;
         birth.wait = self.makes_user()
             || self.group.needs_attach()
