@@ -107,7 +107,7 @@ fn blobs_are_sent_once_mounted_and_sent_in_parts() {
     assert_eq!(push(&a, &other, &parts), Pushed::Uploaded);
     assert_eq!(pull(&a, &descriptor("x", &other)), other);
 
-    let stream = noise(20 << 20, 3);
+    let stream = noise(9 << 20, 3);
     let found = a
         .push_stream(media_type::LAYER, &mut stream.as_slice())
         .unwrap();

@@ -229,3 +229,135 @@ fn read(packet: &Packet<'_>, name: &str) -> Result<Answer, ServerError> {
     }
     Ok(Answer::NoAddress)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use simple_dns::ResourceRecord;
+    use simple_dns::rdata::{A, AAAA, CNAME};
+    use std::net::TcpListener;
+
+    /// What the name server of a test says: the name's records, or a code.
+    type Zone = fn(&str, QTYPE) -> Result<Vec<ResourceRecord<'static>>, RCODE>;
+
+    fn record(name: &'static str, data: RData<'static>) -> ResourceRecord<'static> {
+        ResourceRecord::new(Name::new_unchecked(name), CLASS::IN, 300, data)
+    }
+
+    fn reply(question: &[u8], zone: Zone, cut: bool) -> Vec<u8> {
+        let question = Packet::parse(question).unwrap();
+        let asked = question.questions.first().unwrap();
+        let found = zone(&asked.qname.to_string(), asked.qtype);
+        let mut packet = Packet::new_reply(question.id());
+        packet.questions.push(asked.clone());
+        match found {
+            _ if cut => packet.set_flags(PacketFlag::TRUNCATION),
+            Ok(records) => packet.answers = records,
+            Err(code) => *packet.rcode_mut() = code,
+        }
+        packet.build_bytes_vec().unwrap()
+    }
+
+    /// A name server on one port of UDP and TCP; `cut` cuts the answers over UDP off.
+    fn serve(zone: Zone, cut: bool) -> ResolvConf {
+        let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = tcp.local_addr().unwrap();
+        let udp = UdpSocket::bind(address).unwrap();
+        std::thread::spawn(move || {
+            let mut buffer = [0; 1024];
+            while let Ok((count, from)) = udp.recv_from(&mut buffer) {
+                // Noise and answers to other questions come first, and must not count.
+                udp.send_to(b"noise", from).unwrap();
+                let mut wrong = reply(&buffer[..count], zone, false);
+                wrong[0] ^= 0x55;
+                udp.send_to(&wrong, from).unwrap();
+                let right = reply(&buffer[..count], zone, cut);
+                udp.send_to(&right, from).unwrap();
+            }
+        });
+        std::thread::spawn(move || {
+            for mut stream in tcp.incoming().flatten() {
+                let mut length = [0; 2];
+                stream.read_exact(&mut length).unwrap();
+                let mut question = vec![0; usize::from(u16::from_be_bytes(length))];
+                stream.read_exact(&mut question).unwrap();
+                let answer = reply(&question, zone, false);
+                let length = u16::try_from(answer.len()).unwrap().to_be_bytes();
+                stream.write_all(&[&length[..], &answer].concat()).unwrap();
+            }
+        });
+        ResolvConf {
+            servers: vec![address],
+            search: vec!["lan.example".to_owned()],
+            timeout: Duration::from_millis(500),
+            attempts: 2,
+            ..ResolvConf::default()
+        }
+    }
+
+    fn addresses(name: &str, kind: QTYPE) -> Result<Vec<ResourceRecord<'static>>, RCODE> {
+        let v4 = RData::A(A::from(Ipv4Addr::new(10, 0, 0, 7)));
+        let v6 = RData::AAAA(AAAA::from(Ipv6Addr::LOCALHOST));
+        let alias = record(
+            "r.example",
+            RData::CNAME(CNAME(Name::new_unchecked("cdn.example"))),
+        );
+        match (name, kind) {
+            ("short.lan.example", QTYPE::TYPE(TYPE::A)) => {
+                Ok(vec![record("short.lan.example", v4)])
+            }
+            ("r.example", QTYPE::TYPE(TYPE::A)) => Ok(vec![alias, record("cdn.example", v4)]),
+            ("r.example", _) => Ok(vec![
+                alias,
+                record("cdn.example", v6),
+                record(
+                    "other.example",
+                    RData::AAAA(AAAA::from(Ipv6Addr::UNSPECIFIED)),
+                ),
+            ]),
+            ("short.lan.example" | "empty.example", _) => Ok(Vec::new()),
+            ("sick.example", _) => Err(RCODE::ServerFailure),
+            _ => Err(RCODE::NameError),
+        }
+    }
+
+    #[test]
+    fn names_are_found_over_udp_and_tcp() {
+        for cut in [false, true] {
+            let config = serve(addresses, cut);
+            let (found, ttl) = look_up(&config, "r.example").unwrap();
+            let wanted: [IpAddr; 2] = ["10.0.0.7".parse().unwrap(), "::1".parse().unwrap()];
+            assert_eq!((found.as_slice(), ttl.as_secs()), (&wanted[..], 300));
+            let (found, _) = look_up(&config, "short").unwrap();
+            assert_eq!(found, wanted[..1]);
+        }
+    }
+
+    #[test]
+    fn failures_are_told_apart() {
+        let config = serve(addresses, false);
+        let error = |name: &str| look_up(&config, name).unwrap_err();
+        assert!(matches!(error("nowhere.example"), DnsError::NotFound(_)));
+        assert!(matches!(error("empty.example"), DnsError::NoAddress(_)));
+        let sick = error("sick.example");
+        assert!(
+            sick.is_transient() && sick.to_string().contains("ServerFailure"),
+            "{sick}"
+        );
+        assert!(matches!(error(&"a".repeat(300)), DnsError::Name(_)));
+    }
+
+    #[test]
+    fn a_silent_server_is_given_up() {
+        let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let config = ResolvConf {
+            servers: vec![silent.local_addr().unwrap()],
+            timeout: Duration::from_millis(50),
+            attempts: 2,
+            ..ResolvConf::default()
+        };
+        let begun = Instant::now();
+        assert!(look_up(&config, "r.example").unwrap_err().is_transient());
+        assert!(begun.elapsed() < Duration::from_secs(2));
+    }
+}

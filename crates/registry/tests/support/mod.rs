@@ -1,6 +1,8 @@
 //! What several test files need: clients that do not wait long, and Debian's registry.
 #![allow(dead_code, reason = "each test file uses a part")]
 
+pub mod server;
+
 use std::io;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::Path;
