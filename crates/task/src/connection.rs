@@ -24,8 +24,11 @@ pub struct Incoming {
 }
 
 impl Connection {
-    /// Speaks over a connected unix stream socket.
+    /// Speaks over a connected unix stream socket, which no longer blocks from now on: a peer that
+    /// does not read may cost a frame's time, no more.
     pub fn new(socket: OwnedFd) -> Self {
+        // Fails for no socket; then sending waits without a limit, as ever.
+        let _ = rustix::io::ioctl_fionbio(&socket, true);
         Self { socket }
     }
 

@@ -149,3 +149,17 @@ fn a_bad_name_on_the_wire_is_refused() {
     let text = r#"{"type":"call","seq":1,"call":{"verb":"state","id":"../x"}}"#;
     assert!(serde_json::from_str::<Message>(text).is_err());
 }
+
+#[test]
+fn a_peer_that_does_not_read_costs_a_frames_time_and_no_more() {
+    let (a, _b) = pair();
+    let message = Message::Hello {
+        version: PROTOCOL_VERSION,
+    };
+    let error = loop {
+        if let Err(error) = a.send(&message, &[]) {
+            break error;
+        }
+    };
+    assert!(matches!(error, TaskError::Timeout), "{error}");
+}
