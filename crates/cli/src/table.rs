@@ -5,6 +5,16 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Prints rows in columns that are as wide as their widest cell. A closed pipe ends it quietly.
 pub fn print(header: &[&str], rows: &[Vec<String>]) {
+    let _ = std::io::stdout().write_all(text(header, rows).as_bytes());
+}
+
+/// Words of an image reach the terminal here: what would steer it, or end the line, is shown as `?`.
+fn plain(cell: &str) -> String {
+    let shown = |c: char| if c.is_control() { '?' } else { c };
+    cell.chars().map(shown).collect()
+}
+
+fn text(header: &[&str], rows: &[Vec<String>]) -> String {
     let width = |column: usize| {
         let cells = rows
             .iter()
@@ -21,12 +31,12 @@ pub fn print(header: &[&str], rows: &[Vec<String>]) {
     for row in std::iter::once(&header).chain(rows) {
         let mut line = String::new();
         for (cell, width) in row.iter().zip(&widths) {
-            line.push_str(&format!("{cell:width$}   "));
+            line.push_str(&format!("{:width$}   ", plain(cell)));
         }
         text.push_str(line.trim_end());
         text.push('\n');
     }
-    let _ = std::io::stdout().write_all(text.as_bytes());
+    text
 }
 
 /// Bytes with a decimal unit, three digits.
@@ -65,6 +75,16 @@ pub fn ago(seconds_since_epoch: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_cell_steers_the_terminal_or_breaks_the_table() {
+        let rows = [vec![
+            "sh -c \x1b]0;x\x07\n\u{9b}2J".to_owned(),
+            "é".to_owned(),
+        ]];
+        let printed = text(&["COMMAND", "NAME"], &rows);
+        assert_eq!(printed, "COMMAND            NAME\nsh -c ?]0;x???2J   é\n");
+    }
 
     #[test]
     fn sizes_have_three_digits() {

@@ -347,23 +347,26 @@ impl<D: Driver> Monitor<D> {
         made: Made,
         tied: bool,
     ) -> Outcome {
-        let terminal = match &made.terminal {
-            Some(fd) => Some(fd.try_clone().map_err(|e| system("copy the terminal", e))?),
-            None => None,
+        // The process runs: without a copy its terminal keeps its size, and that is all.
+        let copy = |fd: &OwnedFd| {
+            let copy = fd.try_clone();
+            copy.inspect_err(|e| log::warn!("cannot keep the terminal of {container}: {e}"))
+                .ok()
         };
+        let kept = made.terminal.as_ref().and_then(copy);
         let answer = Answer::Created {
             pid: made.pid,
-            terminal: terminal.is_some(),
+            terminal: made.terminal.is_some(),
         };
         self.processes.push(Running {
             container,
             exec,
             pid: made.pid,
             pidfd: made.pidfd,
-            terminal: made.terminal,
+            terminal: kept,
             tied: tied.then_some(key),
         });
-        Ok((answer, terminal))
+        Ok((answer, made.terminal))
     }
 
     fn state(&mut self, id: &ContainerId) -> Outcome {
