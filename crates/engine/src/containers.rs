@@ -6,11 +6,14 @@ use carrack_spec::ContainerId;
 use carrack_task::{Call, Exit, TaskError};
 use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
+use std::fs::File;
 use std::time::{Duration, Instant};
 
 const RECORD_VERSION: u32 = 1;
 /// Longest wait for a monitor that was told to delete its container, in milliseconds.
 const REMOVE_TIMEOUT_MS: u64 = 20_000;
+/// Time between two looks at a monitor that ends.
+const LOOK: Duration = Duration::from_millis(5);
 const EXIT_BYTES_MAX: usize = 4096;
 
 /// What is known of a container.
@@ -86,25 +89,19 @@ impl Engine {
     pub fn remove(&self, name: &str, force: bool) -> Result<String, EngineError> {
         let id = self.find(name)?;
         let directory = self.directory(id.as_str());
+        let running = || EngineError::Running(name.to_owned());
+        // Who makes a container holds this lock until its own is taken: without it, one that is
+        // being made would look dead, and a look at its lock would be in the maker's way.
+        let mut alone = self.lock_alone()?;
         if self.is_alive(id.as_str()) {
             if !force {
-                return Err(EngineError::Running(name.to_owned()));
+                return Err(running());
             }
-            let mut client = self.find_monitor(id.as_str())?;
-            match client.call(Call::Delete {
-                id: id.clone().into(),
-                force: true,
-            }) {
-                Ok(_) | Err(TaskError::Closed) => {}
-                Err(error) => return Err(error.into()),
-            }
-            drop(client);
-            let patience = Instant::now() + Duration::from_millis(REMOVE_TIMEOUT_MS);
-            while self.is_alive(id.as_str()) {
-                if Instant::now() > patience {
-                    return Err(EngineError::Running(name.to_owned()));
-                }
-                std::thread::sleep(Duration::from_millis(5));
+            drop(alone);
+            self.end(&id, name)?;
+            alone = self.lock_alone()?;
+            if self.is_alive(id.as_str()) {
+                return Err(running());
             }
         } else if matches!(self.status(id.as_str()), ContainerStatus::Unknown) {
             self.delete_by_force(id.as_str());
@@ -117,7 +114,44 @@ impl Engine {
                 _ => {}
             }
         }
+        drop(alone);
         Ok(id.to_string())
+    }
+
+    /// Has the monitor delete a running container, and waits for the monitor's end.
+    fn end(&self, id: &ContainerId, name: &str) -> Result<(), EngineError> {
+        let patience = Instant::now() + Duration::from_millis(REMOVE_TIMEOUT_MS);
+        let mut told = false;
+        while self.is_alive(id.as_str()) {
+            if !told {
+                told = match self.tell_to_delete(id) {
+                    Ok(()) => true,
+                    // One that begins does not listen yet, and one that ends no more.
+                    Err(error) if Instant::now() > patience => return Err(error),
+                    Err(_) => false,
+                };
+            }
+            if Instant::now() > patience {
+                return Err(EngineError::Running(name.to_owned()));
+            }
+            std::thread::sleep(LOOK);
+        }
+        Ok(())
+    }
+
+    fn tell_to_delete(&self, id: &ContainerId) -> Result<(), EngineError> {
+        let call = Call::Delete {
+            id: id.clone().into(),
+            force: true,
+        };
+        match self.find_monitor(id.as_str())?.call(call) {
+            Ok(_) | Err(TaskError::Closed) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn lock_alone(&self) -> Result<Option<File>, EngineError> {
+        lock(&self.runroot.join("lock"), FlockOperation::LockExclusive)
     }
 
     /// Removes what killed monitors and killed engines left of containers that should be gone.

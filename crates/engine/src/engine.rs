@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! RUNROOT/                   mode 0700
-//!   lock                     flock: shared by who makes a container, exclusive by who sweeps
+//!   lock                     flock: shared by who makes a container, exclusive by who removes or sweeps
 //!   runtime/                 the state of carrack-runtime
 //!   containers/ID/           the bundle, and the monitor's directory
 //!     lock                   flock: exclusive as long as the monitor lives
