@@ -96,14 +96,18 @@ pub fn signal(text: &str) -> Option<i32> {
     let (base, offset) = match (name.strip_prefix("RTMIN"), name.strip_prefix("RTMAX")) {
         (Some(""), _) => (REALTIME.0, 0),
         (_, Some("")) => (REALTIME.1, 0),
-        (Some(rest), _) => (REALTIME.0, rest.strip_prefix('+')?.parse().ok()?),
-        (_, Some(rest)) => (REALTIME.1, -rest.strip_prefix('-')?.parse::<i32>().ok()?),
+        (Some(rest), _) => (REALTIME.0, distance(rest.strip_prefix('+')?)?),
+        (_, Some(rest)) => (REALTIME.1, -distance(rest.strip_prefix('-')?)?),
         _ => return None,
     };
-    let number = base.checked_add(offset)?;
+    let number = base + offset;
     (REALTIME.0..=REALTIME.1)
         .contains(&number)
         .then_some(number)
+}
+
+fn distance(text: &str) -> Option<i32> {
+    text.parse::<u8>().ok().map(i32::from)
 }
 
 #[cfg(test)]
@@ -174,6 +178,8 @@ mod tests {
             ("RTMAX-1", Some(63)),
             ("RTMAX+1", None),
             ("RTMIN+99", None),
+            ("RTMAX--2147483648", None),
+            ("RTMIN+-1", None),
             ("65", None),
             ("-1", None),
             ("", None),
