@@ -28,6 +28,11 @@ pub const TESTS: &[Package] = &[
         "the root file system of most tests",
     ),
     package(
+        "libarchive-tools",
+        "/usr/bin/bsdtar",
+        "layers as bsdtar writes them",
+    ),
+    package(
         "gcc",
         "/usr/bin/cc",
         "small C programs of tests and benchmarks",

@@ -29,6 +29,9 @@ pub enum BlobError {
     /// The store has no such blob.
     #[error("blob {0} is not in the store")]
     Missing(Digest),
+    /// A document cannot be written.
+    #[error("cannot write a document")]
+    Write(#[source] std::io::Error),
     /// The bytes cannot be read.
     #[error("cannot read blob {digest}")]
     Read {
@@ -78,6 +81,21 @@ impl Store {
         std::fs::rename(&temporary, &path).map_err(StoreError::io("put in place", &path))?;
         drop(held);
         Ok(path.parent().map_or(Ok(()), durable::sync_directory)?)
+    }
+
+    /// Writes a document and keeps it; gives its digest and size.
+    ///
+    /// # Errors
+    /// [`BlobError`].
+    pub fn put_document(
+        &self,
+        lease: &Lease,
+        document: &impl serde::Serialize,
+    ) -> Result<(Digest, u64), BlobError> {
+        let bytes = serde_json::to_vec(document).map_err(|e| BlobError::Write(e.into()))?;
+        let digest = digest_of(&bytes);
+        self.put_blob(lease, &digest, &bytes)?;
+        Ok((digest, bytes.len() as u64))
     }
 
     /// True when the store has the document. Only a lease or an image keeps it there.

@@ -51,6 +51,16 @@ pub trait Driver: Send + Sync + std::fmt::Debug {
     /// The layer is damaged.
     fn contents(&self, at: &Path) -> Result<Box<dyn Contents>, DriverError>;
 
+    /// Begins to compare the layer at `at` with the entries of its archive: kinds, sizes, owners, modes,
+    /// times, and that nothing else is there. (The bytes are compared by making the archive again.)
+    ///
+    /// # Errors
+    /// The layer is damaged.
+    fn verifier(&self, at: &Path) -> Result<Box<dyn Verify>, DriverError> {
+        let _ = at;
+        Ok(Box::new(NothingElse))
+    }
+
     /// Mounts layers, attached nowhere.
     ///
     /// # Errors
@@ -76,6 +86,11 @@ pub trait Driver: Send + Sync + std::fmt::Debug {
     ) -> Result<(), DriverError> {
         let _ = (layers, bad);
         Ok(())
+    }
+
+    /// True when layers share things outside their directories.
+    fn shares(&self) -> bool {
+        false
     }
 
     /// Bytes on disk of the layers at `layers`, with what they share counted once.
@@ -148,6 +163,34 @@ pub trait Contents: Send {
     /// # Errors
     /// The layer is damaged.
     fn open(&mut self, key: &[u8], n: u64) -> Result<File, DriverError>;
+}
+
+/// Compares a layer with the entries of its archive.
+pub trait Verify: Send {
+    /// The next entry.
+    ///
+    /// # Errors
+    /// [`ExtractError`] names the entry.
+    fn entry(&mut self, entry: &Entry) -> Result<(), DriverError>;
+
+    /// What is not as the archive says, in words; nothing when all is well.
+    ///
+    /// # Errors
+    /// The directory cannot be used.
+    fn finish(self: Box<Self>) -> Result<Vec<String>, DriverError>;
+}
+
+/// For a driver that keeps nothing of an entry but its bytes.
+struct NothingElse;
+
+impl Verify for NothingElse {
+    fn entry(&mut self, _entry: &Entry) -> Result<(), DriverError> {
+        Ok(())
+    }
+
+    fn finish(self: Box<Self>) -> Result<Vec<String>, DriverError> {
+        Ok(Vec::new())
+    }
 }
 
 /// What to mount.

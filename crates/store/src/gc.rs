@@ -6,12 +6,12 @@
 //! removed: what it names is unknown.
 
 use crate::durable::remove_path;
-use crate::images::ImageError;
+use crate::images::{ImageError, ImageRecord};
 use crate::lease::Lease;
 use crate::store::{Removing, Store, StoreError};
+use crate::usage::Measure;
 use carrack_spec::Digest;
 use std::collections::BTreeSet;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// What a removal freed.
@@ -23,6 +23,28 @@ pub struct Reclaimed {
     pub blobs: Vec<Digest>,
     /// Bytes on disk that are free again.
     pub bytes: u64,
+}
+
+/// Which images to remove.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PruneOptions {
+    /// Not only those without a name.
+    pub all: bool,
+    /// Only those loaded before this time, seconds since the epoch.
+    pub before: Option<u64>,
+    /// Only those with all of these labels (and values).
+    pub labels: Vec<(String, Option<String>)>,
+    /// Only those without any of these labels (and values).
+    pub without_labels: Vec<(String, Option<String>)>,
+}
+
+/// What a pruning did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Pruned {
+    /// The records that are gone.
+    pub images: Vec<ImageRecord>,
+    /// What nothing else needed.
+    pub reclaimed: Reclaimed,
 }
 
 /// Things that were moved away to be removed.
@@ -38,11 +60,61 @@ impl Store {
     /// # Errors
     /// A record cannot be read (nothing is removed then), or a file cannot be removed.
     pub fn collect_garbage(&self) -> Result<Reclaimed, ImageError> {
+        // What a dead process protected is not protected any more.
+        self.sweep();
         let lease = self.lease()?;
         let held = self.removing()?;
         let trash = self.take_unreachable(&lease, &held)?;
         drop(held);
         Ok(trash.empty()?)
+    }
+
+    /// Removes images that no container uses and that `options` selects, then what nothing needs.
+    ///
+    /// # Errors
+    /// As [`Store::collect_garbage`].
+    pub fn prune(&self, options: &PruneOptions) -> Result<Pruned, ImageError> {
+        self.sweep();
+        let lease = self.lease()?;
+        let held = self.removing()?;
+        let used: BTreeSet<Digest> = self
+            .snapshots()?
+            .into_iter()
+            .map(|(_, s)| s.image)
+            .collect();
+        let mut pruned = Pruned::default();
+        let (records, bad) = self.records()?;
+        if let Some(error) = bad.into_iter().next() {
+            return Err(error);
+        }
+        for (path, record) in records {
+            if !used.contains(&record.id) && self.selects(options, &record)? {
+                remove_path(&path).map_err(StoreError::io("remove", &path))?;
+                pruned.images.push(record);
+            }
+        }
+        let trash = self.take_unreachable(&lease, &held)?;
+        drop(held);
+        pruned.reclaimed = trash.empty()?;
+        Ok(pruned)
+    }
+
+    fn selects(&self, options: &PruneOptions, record: &ImageRecord) -> Result<bool, ImageError> {
+        if record.reference.is_some() && !options.all {
+            return Ok(false);
+        }
+        if options.before.is_some_and(|before| record.loaded >= before) {
+            return Ok(false);
+        }
+        if options.labels.is_empty() && options.without_labels.is_empty() {
+            return Ok(true);
+        }
+        let labels = self.image_config(record)?.config.labels;
+        let has = |(key, value): &(String, Option<String>)| {
+            let found = labels.get(key);
+            found.is_some_and(|f| value.as_ref().is_none_or(|v| v == f))
+        };
+        Ok(options.labels.iter().all(has) && !options.without_labels.iter().any(has))
     }
 
     /// Moves away what nothing needs.
@@ -97,7 +169,7 @@ impl Trash {
     /// Removes everything and tells what was freed.
     pub(crate) fn empty(mut self) -> Result<Reclaimed, StoreError> {
         for place in &self.places {
-            self.reclaimed.bytes += bytes_on_disk(place);
+            self.reclaimed.bytes += Measure::default().tree(place);
             remove_path(place).map_err(StoreError::io("remove", place))?;
         }
         Ok(self.reclaimed)
@@ -128,20 +200,4 @@ fn take(
         );
     }
     Ok(taken)
-}
-
-/// Bytes that a tree takes; what cannot be looked at counts nothing.
-pub(crate) fn bytes_on_disk(path: &Path) -> u64 {
-    let Ok(metadata) = path.symlink_metadata() else {
-        return 0;
-    };
-    let own = match metadata.nlink() > 1 && !metadata.is_dir() {
-        true => metadata.blocks() * 512 / metadata.nlink(),
-        false => metadata.blocks() * 512,
-    };
-    if !metadata.is_dir() {
-        return own;
-    }
-    let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
-    own + entries.map(|e| bytes_on_disk(&e.path())).sum::<u64>()
 }

@@ -60,6 +60,9 @@ pub enum LayerError {
         /// Of the bytes.
         found: Digest,
     },
+    /// The tar stream cannot be made again, or not handed on.
+    #[error("cannot make the archive of layer {0} again; see `carrack system check`")]
+    Export(Digest, #[source] std::io::Error),
     /// The store has no such layer.
     #[error("layer {0} is missing from the store; load or pull the image again")]
     Missing(Digest),

@@ -40,39 +40,56 @@
 
 mod archive;
 mod blobs;
+mod check;
+mod compress;
+mod copy;
 mod digesting;
 mod driver;
 mod durable;
 pub mod erofs;
+mod export;
 mod gc;
 mod images;
+mod import;
 mod ingest;
+mod inspect;
 mod layers;
 mod lease;
 mod load;
 mod overlay;
 mod pool;
 mod recipe;
+mod save;
 mod snapshots;
 mod store;
 pub mod tar;
 mod unpack;
+mod usage;
 mod write;
 
 pub use archive::ArchiveError;
 pub use blobs::BlobError;
+pub use check::{CheckOptions, Checked, Problem};
+pub use compress::compress;
 pub use digesting::Digesting;
-pub use driver::{Contents, Driver, DriverError, MountRequest, RootAttributes, Unpack, Upper};
-pub use gc::Reclaimed;
+pub use driver::{
+    Contents, Driver, DriverError, MountRequest, RootAttributes, Unpack, Upper, Verify,
+};
+pub use export::LayerReader;
+pub use gc::{PruneOptions, Pruned, Reclaimed};
 pub use images::{ImageError, ImageRecord, Removed};
+pub use import::ImportOptions;
 pub use ingest::{Ingested, LayerSource, Progress};
+pub use inspect::{Change, HistoryStep, TreeNode};
 pub use layers::{LayerError, LayerInfo};
 pub use lease::Lease;
 pub use load::{LoadError, LoadOptions, Loaded};
 pub use overlay::OverlayError;
 pub use pool::ErofsError;
 pub use recipe::{Recipe, Step};
+pub use save::{Form as SaveForm, SaveError, SaveOptions};
 pub use snapshots::{Snapshot, SnapshotError, SnapshotRecord};
 pub use store::{DriverKind, Store, StoreError, UnknownDriver};
 pub use unpack::ExtractError;
+pub use usage::{ImageUsage, Usage};
 pub use write::{Compression, ImageWriter};

@@ -59,7 +59,16 @@ pub enum ImageError {
         /// What it says.
         version: u32,
     },
-    /// A record or configuration is damaged.
+    /// A record is damaged.
+    #[error("{path} is damaged; see `carrack system check`")]
+    Record {
+        /// The record.
+        path: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        source: ParseError,
+    },
+    /// A manifest or configuration is damaged.
     #[error("{what} is damaged; see `carrack system check`")]
     Damaged {
         /// Which document.
@@ -77,6 +86,16 @@ pub enum ImageError {
     /// The store's directory cannot be used.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+impl ImageError {
+    /// The record that is damaged. One of another version is not: some other build can read it.
+    pub(crate) fn record(&self) -> Option<&std::path::Path> {
+        match self {
+            Self::Record { path, .. } => Some(path),
+            _ => None,
+        }
+    }
 }
 
 /// What the removal of an image did.
@@ -208,6 +227,7 @@ impl Store {
     /// # Errors
     /// [`ImageError::InUse`], [`ImageError::SeveralNames`].
     pub fn remove_image(&self, name: &str, force: bool) -> Result<Removed, ImageError> {
+        self.sweep();
         let lease = self.lease()?;
         let held = self.removing()?;
         let records = self.found()?;

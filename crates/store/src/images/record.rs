@@ -172,10 +172,6 @@ fn parse(path: PathBuf, bytes: &[u8]) -> Result<Found, ImageError> {
     struct Version {
         version: u32,
     }
-    let damaged = |source| ImageError::Damaged {
-        what: path.display().to_string(),
-        source,
-    };
     match image::parse::<ImageRecord>(bytes) {
         Ok(record) if record.version == RECORD_VERSION => Ok((path, record)),
         Ok(ImageRecord { version, .. }) => Err(ImageError::Version { path, version }),
@@ -183,7 +179,10 @@ fn parse(path: PathBuf, bytes: &[u8]) -> Result<Found, ImageError> {
             Ok(Version { version }) if version != RECORD_VERSION => {
                 Err(ImageError::Version { path, version })
             }
-            _ => Err(damaged(error)),
+            _ => Err(ImageError::Record {
+                path,
+                source: error,
+            }),
         },
     }
 }

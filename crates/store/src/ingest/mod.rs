@@ -17,6 +17,7 @@ use crate::lease::{Lease, Turn};
 use crate::store::{Store, StoreError};
 use carrack_spec::Digest;
 use carrack_spec::image::Descriptor;
+pub(crate) use decompress::Form;
 use decompress::Source;
 use rustix::fs::{Mode, RenameFlags};
 use rustix::io::Errno;

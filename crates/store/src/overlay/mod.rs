@@ -12,11 +12,12 @@ mod chain;
 mod kept;
 mod mount;
 mod unpack;
+mod verify;
 
-use crate::driver::{Contents, Driver, DriverError, MountRequest, RootAttributes, Unpack};
-use crate::gc::bytes_on_disk;
+use crate::driver::{Contents, Driver, DriverError, MountRequest, RootAttributes, Unpack, Verify};
 use crate::lease::Lease;
 use crate::store::StoreError;
+use crate::usage::Measure;
 use carrack_spec::Digest;
 pub use mount::OverlayError;
 pub(crate) use mount::{mount_detached, mount_image};
@@ -82,6 +83,10 @@ impl Driver for Overlay {
         Ok(Box::new(kept::Files::new(at)?))
     }
 
+    fn verifier(&self, at: &Path) -> Result<Box<dyn Verify>, DriverError> {
+        Ok(Box::new(verify::Verifier::new(at, self.privilege)?))
+    }
+
     fn prepare(&self, _lease: &Lease, layers: &[Digest]) -> Result<RootAttributes, DriverError> {
         let path = match layers.last() {
             Some(diff_id) => self.root.join("layers").join(diff_id.hex()).join("fs"),
@@ -96,7 +101,8 @@ impl Driver for Overlay {
     }
 
     fn usage(&self, layers: &[PathBuf]) -> Result<u64, DriverError> {
-        Ok(layers.iter().map(|layer| bytes_on_disk(layer)).sum())
+        let mut measure = Measure::default();
+        Ok(layers.iter().map(|layer| measure.tree(layer)).sum())
     }
 
     fn mount(&self, request: &MountRequest<'_>) -> Result<OwnedFd, DriverError> {

@@ -109,6 +109,10 @@ impl Driver for PoolDriver {
         check::check(&self.pool, layers, bad)
     }
 
+    fn shares(&self) -> bool {
+        true
+    }
+
     fn usage(&self, layers: &[PathBuf]) -> Result<u64, DriverError> {
         check::usage(&self.root, &self.pool, layers)
     }

@@ -43,7 +43,7 @@ impl<W: Write> Writer<W> {
             self.pad(pax.len() as u64)?;
         }
         self.output.write_all(&header)?;
-        let copied = std::io::copy(&mut data.take(entry.size), &mut self.output)?;
+        let copied = crate::copy::copy(&mut data.take(entry.size), &mut self.output)?;
         if copied != entry.size {
             let text = format!("an entry of {} bytes gave {copied}", entry.size);
             return Err(Error::new(ErrorKind::InvalidData, text));
