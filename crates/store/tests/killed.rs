@@ -1,0 +1,200 @@
+//! A store whose user is killed at any step, or whose disk is full: it is valid, nothing that was there
+//! is lost, and the next try succeeds (needs root, and strace for the kills).
+
+use carrack_spec::image::ContainerConfig;
+use carrack_store::tar::{Entry, Kind, Writer};
+use carrack_store::{
+    CheckOptions, Compression, DriverKind, ImageWriter, LoadOptions, PruneOptions, Store,
+};
+use carrack_testkit::{require, skip};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// The system calls at which a kill is tried: those that change something.
+const CALLS: &str = "mkdir,mkdirat openat rename renameat2 renameat fsync syncfs write pwrite64 \
+    unlink,unlinkat flock rmdir linkat utimensat";
+/// Of many calls of a kind, about so many are tried.
+const TRIES: u32 = 12;
+
+fn archive(at: &Path, name: &str, files: usize) -> PathBuf {
+    let mut image = ImageWriter::new(ContainerConfig::default());
+    for layer in 0..2 {
+        let mut tar = Writer::new(Vec::new());
+        for n in 0..files {
+            let text = format!("{name} {n}").repeat(300);
+            let entry = Entry {
+                size: text.len() as u64,
+                ..Entry::new(Kind::Regular, format!("d{layer}/f{n}"))
+            };
+            tar.append(&entry, &mut text.as_bytes()).unwrap();
+        }
+        image
+            .layer(tar.finish().unwrap(), Compression::Gzip)
+            .unwrap();
+    }
+    let path = at.join(format!("{name}.tar"));
+    let file = std::fs::File::create(&path).unwrap();
+    let reference = format!("{name}:1").parse().unwrap();
+    image.write_layout(Some(&reference), file).unwrap();
+    path
+}
+
+fn load(store: &Store, path: &Path) -> Result<(), carrack_store::LoadError> {
+    let path = Some(path.to_owned());
+    store.load(&LoadOptions { path, name: None }).map(drop)
+}
+
+/// What the killed process does: it loads, tags, loads another under a name that was taken, prunes and
+/// removes.
+fn work(store: &Store, archives: &Path) {
+    load(store, &archives.join("new.tar")).unwrap();
+    store
+        .tag_image("new:1", &"moving:1".parse().unwrap())
+        .unwrap();
+    store
+        .tag_image("kept:1", &"moving:1".parse().unwrap())
+        .unwrap();
+    store.untag_image("new:1").unwrap();
+    store.prune(&PruneOptions::default()).unwrap();
+    store.remove_image("moving:1", false).unwrap();
+}
+
+/// Run by the tests below in a process of its own.
+#[test]
+fn child_that_works() {
+    let Some(root) = std::env::var_os("CARRACK_TEST_WORKS") else {
+        return;
+    };
+    let root = PathBuf::from(root);
+    work(&Store::open(root.join("store")).unwrap(), &root);
+}
+
+/// Runs the child, killed at the `count`th of a call by any of its threads; true when it was.
+fn killed_at(root: &Path, call: &str, count: u32) -> bool {
+    let status = Command::new("strace")
+        .args(["-f", "-qq", "-o", "/dev/null", "-e"])
+        .arg(format!("trace={call}"))
+        .arg("-e")
+        .arg(format!("inject={call}:signal=KILL:when={count}"))
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", "child_that_works", "--test-threads=1"])
+        .env("CARRACK_TEST_WORKS", root)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .unwrap();
+    !status.success()
+}
+
+/// The store is whole, and what was there before is there.
+fn assert_whole(root: &Path, how: &str) {
+    let store = Store::open(root.join("store")).unwrap();
+    let checked = store.check(CheckOptions::default(), &|_| {}).unwrap();
+    assert!(checked.is_clean(), "{how}: {:?}", checked.problems);
+    let kept = store
+        .find_image("kept:1")
+        .unwrap_or_else(|e| panic!("{how}: {e}"));
+    assert_eq!(kept.layers.len(), 2);
+    for name in ["tmp", "leases"] {
+        let left = std::fs::read_dir(root.join("store").join(name))
+            .unwrap()
+            .count();
+        assert_eq!(left, 0, "{how}: left in {name}");
+    }
+}
+
+#[test]
+fn a_kill_at_any_step_leaves_a_valid_store() {
+    require!(skip::root());
+    let strace = require!(skip::program("strace"));
+    let works = Command::new(strace)
+        .args(["-qq", "-e", "trace=none", "true"])
+        .output();
+    if !works.is_ok_and(|output| output.status.success()) {
+        carrack_testkit::skip!("strace cannot trace here");
+    }
+    let temp = tempfile::tempdir().unwrap();
+    archive(temp.path(), "new", 6);
+    let kept = archive(temp.path(), "kept", 6);
+    let store = Store::open(temp.path().join("store")).unwrap();
+    load(&store, &kept).unwrap();
+    let mut tried = 0;
+    for call in CALLS.split_whitespace() {
+        let mut count = 1;
+        let mut step = 1;
+        while killed_at(temp.path(), call, count) {
+            assert_whole(temp.path(), &format!("killed at {call} number {count}"));
+            tried += 1;
+            // Close together at first, then ever wider.
+            if tried % TRIES == 0 {
+                step *= 2;
+            }
+            count += step;
+        }
+        assert_whole(temp.path(), "not killed");
+    }
+    println!("killed at {tried} steps");
+    assert!(tried > 50, "only {tried} steps were tried");
+    work(&store, temp.path());
+    assert_whole(temp.path(), "at the end");
+}
+
+/// A small file system, unmounted on drop.
+struct Small(PathBuf);
+
+impl Small {
+    fn new(at: PathBuf, options: &str) -> Self {
+        std::fs::create_dir(&at).unwrap();
+        let data = std::ffi::CString::new(options).unwrap();
+        let flags = rustix::mount::MountFlags::empty();
+        rustix::mount::mount("none", &at, "tmpfs", flags, data.as_c_str()).unwrap();
+        Self(at)
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        let _ = rustix::mount::unmount(&self.0, rustix::mount::UnmountFlags::DETACH);
+    }
+}
+
+#[test]
+fn a_full_disk_leaves_a_valid_store() {
+    require!(skip::root());
+    let temp = tempfile::tempdir().unwrap();
+    let archives = temp.path();
+    let (kept, new) = (archive(archives, "kept", 4), archive(archives, "new", 120));
+    for driver in [DriverKind::Overlay, DriverKind::Pool] {
+        let mut refused = 0;
+        // By bytes, and by the number of files.
+        let bytes = (0..14).map(|n| format!("size={}k", 220 + 90 * n));
+        let files = (0..14).map(|n| format!("size=20m,nr_inodes={}", 70 + 24 * n));
+        for (n, options) in bytes.chain(files).enumerate() {
+            let small = Small::new(temp.path().join(format!("{}{n}", driver.name())), &options);
+            let root = small.0.clone();
+            let store = Store::open_with(root.join("store"), Some(driver)).unwrap();
+            if load(&store, &kept).is_err() {
+                refused += 1;
+                continue;
+            }
+            let outcome = load(&store, &new);
+            if let Err(error) = &outcome {
+                let mut text = error.to_string();
+                let mut source = std::error::Error::source(error);
+                while let Some(error) = source {
+                    text = format!("{text}: {error}");
+                    source = error.source();
+                }
+                assert!(text.contains("No space left"), "{options}: {text}");
+                refused += 1;
+            }
+            assert_whole(&root, &options);
+            // What did not fit goes, and what is there can be used and removed.
+            store.prune(&PruneOptions::default()).unwrap();
+            assert_whole(&root, &options);
+            store.remove_image("kept:1", false).unwrap();
+        }
+        assert!(refused >= 4, "{}: only {refused} were full", driver.name());
+    }
+}
