@@ -135,6 +135,11 @@ fn a_start_container_hook_is_filtered_too() {
         world.bundle.set("/process/noNewPrivileges", json!(value));
         assert!(world.error().contains("startContainer"));
     }
+    world
+        .bundle
+        .set("/linux/seccomp", profile(&MKDIR, "SCMP_ACT_KILL_PROCESS"));
+    let error = world.error();
+    assert!(error.contains("bad system call"), "{error}");
 }
 
 #[test]

@@ -124,7 +124,13 @@ fn check_parent(options: &CheckpointOptions) -> Result<(), Error> {
         return Ok(());
     };
     let whole = options.criu.images.join(parent);
-    let failed = |e| Error::path("cannot use the earlier checkpoint", &whole, e);
+    let failed = |e| {
+        Error::path(
+            "cannot use the earlier checkpoint (--parent-path)",
+            &whole,
+            e,
+        )
+    };
     if parent.is_absolute() {
         // The link that criu makes must still lead there when the directories move.
         let reason = "it must be relative to the images' directory";

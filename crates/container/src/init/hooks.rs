@@ -11,6 +11,8 @@ use carrack_sys::{Errno, exec, seccomp};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::os::fd::{AsFd, BorrowedFd};
 
+const SIGSYS: i32 = 31;
+
 /// Runs a list in order; the first that fails ends it. `state` picks the state to pass.
 /// `filter` is loaded into each hook, when it is not in force already.
 pub fn run(
@@ -49,10 +51,13 @@ fn run_one(
     };
     match wait(child.as_fd(), hook.timeout_ms)? {
         Exit::Code(0) => Ok(()),
-        // The report has room for an errno only: a missing program, a program that can't be run, a failed one.
+        // The report has room for an errno only: a missing program, a program that can't be run, a
+        // failed one, one that the filter or another signal ended.
         Exit::Code(127) => Err(Errno::NOENT),
         Exit::Code(126) => Err(Errno::ACCESS),
-        Exit::Code(_) | Exit::Signal(_) => Err(Errno::CANCELED),
+        Exit::Code(_) => Err(Errno::CANCELED),
+        Exit::Signal(SIGSYS) => Err(Errno::NOSYS),
+        Exit::Signal(_) => Err(Errno::INTR),
     }
 }
 
@@ -104,6 +109,8 @@ pub fn explain(fail: &Fail) -> &'static str {
         Errno::ACCESS => "the program cannot be executed",
         Errno::TIMEDOUT => "it ran longer than its timeout and was killed",
         Errno::CANCELED => "it exited with a failure",
+        Errno::NOSYS => "bad system call: the seccomp filter ended it",
+        Errno::INTR => "a signal ended it",
         _ => "it could not be run",
     }
 }
