@@ -405,7 +405,13 @@ impl Names {
                 format!("cannot become user {}", self.user),
                 " (is it mapped in the user namespace?)",
             ),
-            Stage::Capabilities => plain("cannot set process.capabilities"),
+            Stage::Capabilities => (
+                "cannot set process.capabilities".into(),
+                match fail.errno {
+                    Errno::PERM => " (is each inheritable one in the bounding set?)",
+                    _ => "",
+                },
+            ),
             Stage::Seccomp => plain("cannot load the seccomp filter"),
             Stage::SeccompListener => plain("cannot hand on the seccomp notify descriptor"),
             Stage::Executable => (self.program_words(fail.errno), ""),
