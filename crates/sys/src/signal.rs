@@ -1,4 +1,4 @@
-//! Signal masks and dispositions. [`reset`] may run between clone and exec.
+//! Signal masks and dispositions. [`reset`] and [`end_on`] may run between clone and exec.
 
 use crate::{Result, check};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -44,6 +44,26 @@ fn set_mask(mask: u64) -> Result<()> {
 pub fn reset(signal: i32) -> Result<()> {
     // SAFETY: SIG_DFL is no handler of ours, so nothing can run in a wrong context.
     let old = unsafe { libc::signal(signal, libc::SIG_DFL) };
+    if old == libc::SIG_ERR {
+        Err(crate::last())
+    } else {
+        Ok(())
+    }
+}
+
+/// Lets the signal end the calling process with 128 and its number. By default the first process
+/// of a pid namespace does not notice it. Exec takes this back.
+///
+/// # Errors
+/// `EINVAL` for an invalid signal.
+pub fn end_on(signal: i32) -> Result<()> {
+    extern "C" fn end(signal: libc::c_int) {
+        // SAFETY: _exit is async-signal-safe and has no preconditions.
+        unsafe { libc::_exit(128 + signal) }
+    }
+    let handler: extern "C" fn(libc::c_int) = end;
+    // SAFETY: the handler only calls _exit, so it can run at any point of the process.
+    let old = unsafe { libc::signal(signal, handler as libc::sighandler_t) };
     if old == libc::SIG_ERR {
         Err(crate::last())
     } else {

@@ -22,6 +22,7 @@ use std::ffi::CStr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 const SIGKILL: i32 = 9;
+const SIGTERM: i32 = 15;
 /// Signals that callers are known to ignore, which execve(2) would hand on: HUP by nohup,
 /// INT and QUIT by shells for what runs in the background, PIPE by Rust and Go, CHLD by
 /// programs that never wait, the rest by daemons.
@@ -118,6 +119,10 @@ fn run_init(plan: &InitPlan, socket: BorrowedFd<'_>) -> Step<std::convert::Infal
     drop(root);
     drop(terminal);
     let mut keep = needed(plan, socket);
+    if plan.start.is_some() {
+        // A container that waits for start can be stopped as one that runs.
+        signal::end_on(SIGTERM).at(Stage::StartWait)?;
+    }
     let program = process::become_process(&plan.process, true, proc, socket, &mut keep)?;
     cred::parent_death_signal(0).at(Stage::StartWait)?;
     report::send(socket, Message::Ready, &[]).at(Stage::StartWait)?;
