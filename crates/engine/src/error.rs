@@ -9,6 +9,9 @@ use std::path::PathBuf;
 /// A verb that failed.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
+    /// An image cannot be brought from or to a registry.
+    #[error(transparent)]
+    Images(#[from] crate::images::ImagesError),
     /// An image cannot be loaded.
     #[error(transparent)]
     Load(#[from] LoadError),

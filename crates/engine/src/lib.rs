@@ -24,6 +24,7 @@ pub mod compose;
 mod containers;
 mod engine;
 mod error;
+pub mod images;
 mod monitor;
 pub mod request;
 mod run;

@@ -1,0 +1,154 @@
+//! What can go wrong between the store and a registry.
+
+use carrack_registry::credentials::AuthFileError;
+use carrack_registry::{ConfigError, ProxyError};
+use carrack_spec::image::LAYERS_MAX;
+use carrack_spec::runtime::ParseError;
+use carrack_spec::{Digest, ReferenceError};
+use carrack_store::{BlobError, ImageError, LayerError, StoreError};
+use std::path::PathBuf;
+
+/// An image that cannot be brought from or to a registry.
+#[derive(Debug, thiserror::Error)]
+pub enum ImagesError {
+    /// A configuration file cannot be read.
+    #[error("cannot read {path}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A credentials file cannot be written.
+    #[error("cannot write {path}")]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A configuration file is wrong.
+    #[error("{path} cannot be used")]
+    Configuration {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        source: ConfigError,
+    },
+    /// The configuration does not allow the name, or it is none.
+    #[error("cannot look for {name:?}")]
+    Name {
+        /// As typed.
+        name: String,
+        /// Why.
+        #[source]
+        source: ConfigError,
+    },
+    /// What was typed is no reference.
+    #[error("{name:?} is no image name")]
+    Reference {
+        /// As typed.
+        name: String,
+        /// Why.
+        #[source]
+        source: ReferenceError,
+    },
+    /// A credentials file is wrong.
+    #[error("the credentials file {path} cannot be used")]
+    AuthFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        source: AuthFileError,
+    },
+    /// A credential helper did not do what it is there for.
+    #[error("the credential helper docker-credential-{helper} failed{said}")]
+    Helper {
+        /// The end of its name.
+        helper: String,
+        /// What it said, after a colon, or nothing.
+        said: String,
+        /// Why, when the system knows.
+        #[source]
+        source: Option<std::io::Error>,
+    },
+    /// A proxy variable is wrong.
+    #[error("a proxy variable of the environment cannot be used")]
+    Proxy(#[from] ProxyError),
+    /// No file to keep credentials in.
+    #[error("there is no home directory to keep credentials in; name a file with --authfile")]
+    NoAuthFile,
+    /// Nobody is logged in.
+    #[error("not logged in to {0}")]
+    NotLoggedIn(String),
+    /// The registry, or the way to it.
+    #[error(transparent)]
+    Registry(Box<carrack_registry::Error>),
+    /// None of the registries that a short name may mean has the image.
+    #[error("no image {name:?}: {tried}")]
+    Nowhere {
+        /// As typed.
+        name: String,
+        /// What each registry said.
+        tried: String,
+    },
+    /// A document of the image is malformed.
+    #[error("the document {digest} of the image is malformed")]
+    Document {
+        /// Which.
+        digest: Digest,
+        /// What is wrong with it.
+        #[source]
+        source: ParseError,
+    },
+    /// Configuration and manifest disagree on the layers, or there are too many.
+    #[error(
+        "the image has {layers} layers and {diff_ids} diff ids; both must be the same and at most {LAYERS_MAX}"
+    )]
+    LayerCount {
+        /// In the manifest.
+        layers: usize,
+        /// In the configuration.
+        diff_ids: usize,
+    },
+    /// What the reference names is no image that could run.
+    #[error("{name} is no container image: its configuration is of type {media_type:?}")]
+    Artifact {
+        /// The reference.
+        name: String,
+        /// The type of its configuration.
+        media_type: String,
+    },
+    /// A document cannot be kept.
+    #[error(transparent)]
+    Blob(#[from] BlobError),
+    /// A layer cannot be taken in.
+    #[error(transparent)]
+    Layer(#[from] LayerError),
+    /// The image cannot be found or kept.
+    #[error(transparent)]
+    Image(#[from] ImageError),
+    /// The store cannot be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl ImagesError {
+    /// What a person can do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Registry(error) => error.hint(),
+            _ => None,
+        }
+    }
+}
+
+impl From<carrack_registry::Error> for ImagesError {
+    fn from(error: carrack_registry::Error) -> Self {
+        Self::Registry(Box::new(error))
+    }
+}
