@@ -1,9 +1,10 @@
 //! The command line, as data. Values are parsed into the engine's types here, so a wrong one is an error
 //! that names its flag before anything is touched.
 
+use crate::registry_args::{LoginFlags, LogoutFlags, PullFlags};
 use carrack_engine::request::{Capability, Network, Tmpfs, Ulimit, Volume, parse_cpus, parse_size};
 use carrack_spec::{ContainerId, Reference};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
 /// Containers and images.
@@ -44,6 +45,12 @@ pub struct Global {
 pub enum Verb {
     /// Run a command in a new container
     Run(Box<RunFlags>),
+    /// Pull images from registries
+    Pull(PullFlags),
+    /// Log in to a registry
+    Login(LoginFlags),
+    /// Log out of a registry
+    Logout(LogoutFlags),
     /// Load images from an OCI image layout or a docker archive
     Load(LoadFlags),
     /// List images
@@ -138,11 +145,31 @@ pub struct RunFlags {
     /// Limit a resource of processes, for example nofile=1024:2048
     #[arg(long, value_name = "NAME=SOFT[:HARD]")]
     pub ulimit: Vec<Ulimit>,
+    /// When to pull the image
+    #[arg(long, value_enum, default_value_t, value_name = "WHEN")]
+    pub pull: PullPolicy,
+    /// Tell nothing of a pull
+    #[arg(short, long)]
+    pub quiet: bool,
     /// Image, by name or id
     pub image: String,
     /// Command and its arguments, in place of the image's own
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     pub command: Vec<String>,
+}
+
+/// When `run` pulls its image.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum PullPolicy {
+    /// When it is not in the store
+    #[default]
+    Missing,
+    /// Each time; fails when the registry cannot be reached
+    Always,
+    /// When the registry has another one; the one in the store will do when it cannot be reached
+    Newer,
+    /// Never
+    Never,
 }
 
 impl RunFlags {

@@ -15,6 +15,8 @@ mod commands;
 mod config;
 mod console;
 mod logging;
+mod progress;
+mod registry_args;
 mod table;
 
 use args::{Cli, Verb};
@@ -59,7 +61,8 @@ fn run(cli: Cli) -> anyhow::Result<u8> {
         Verb::Rmi(flags) => commands::images::remove(&engine, &flags),
         Verb::Ps(flags) => commands::containers::list(&engine, &flags),
         Verb::Rm(flags) => commands::containers::remove(&engine, &flags),
-        Verb::Version => Ok(0),
+        Verb::Pull(flags) => commands::registry::pull(&engine, &flags),
+        Verb::Login(_) | Verb::Logout(_) | Verb::Version => Ok(0),
     }
 }
 

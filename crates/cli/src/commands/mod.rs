@@ -2,6 +2,7 @@
 
 pub mod containers;
 pub mod images;
+pub mod registry;
 pub mod run;
 
 use crate::args::Verb;
@@ -17,6 +18,8 @@ pub fn without_engine(verb: &Verb) -> anyhow::Result<Option<u8>> {
             writeln!(std::io::stdout(), "carrack {}", env!("CARGO_PKG_VERSION"))?;
             Ok(Some(0))
         }
+        Verb::Login(flags) => registry::login(flags).map(Some),
+        Verb::Logout(flags) => registry::logout(flags).map(Some),
         _ => Ok(None),
     }
 }

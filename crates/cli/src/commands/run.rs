@@ -1,10 +1,10 @@
 //! `run`: flags to a request, then the container in the foreground.
 
-use crate::args::RunFlags;
+use crate::args::{PullPolicy, RunFlags};
 use crate::console::{self, Streams};
 use anyhow::{Context, bail};
-use carrack_engine::Engine;
 use carrack_engine::request::{Limits, RunRequest, SeccompChoice, Volume};
+use carrack_engine::{Engine, ImageError};
 use std::path::Path;
 
 /// `carrack run`: the exit code is that of the command.
@@ -17,6 +17,7 @@ pub fn run(engine: &Engine, flags: RunFlags) -> anyhow::Result<u8> {
             "`carrack run` needs root for now; running containers as an ordinary user comes later"
         );
     }
+    ensure_image(engine, &flags)?;
     let streams = Streams::open(flags.interactive, flags.tty)?;
     let request = request(flags, &streams)?;
     let outcome = console::foreground(streams, |fds| Ok(engine.run(&request, fds)?));
@@ -25,6 +26,27 @@ pub fn run(engine: &Engine, flags: RunFlags) -> anyhow::Result<u8> {
         engine.sweep()?;
     }
     outcome
+}
+
+/// Brings the image into the store, when the policy says so.
+fn ensure_image(engine: &Engine, flags: &RunFlags) -> anyhow::Result<()> {
+    let fetch = || super::registry::fetch(engine, &flags.image, flags.quiet);
+    match flags.pull {
+        PullPolicy::Never => Ok(()),
+        PullPolicy::Always => fetch(),
+        PullPolicy::Missing => match engine.store().find_image(&flags.image) {
+            Err(ImageError::NotFound(_)) => fetch(),
+            // Other errors are told where the image is used.
+            _ => Ok(()),
+        },
+        PullPolicy::Newer => match (fetch(), engine.store().find_image(&flags.image)) {
+            (Err(error), Ok(_)) => {
+                log::warn!("using the image in the store: {}", crate::sentence(&error));
+                Ok(())
+            }
+            (outcome, _) => outcome,
+        },
+    }
 }
 
 fn request(flags: RunFlags, streams: &Streams) -> anyhow::Result<RunRequest> {

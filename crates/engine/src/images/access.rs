@@ -19,6 +19,7 @@ use carrack_registry::{
     Client, ConfigError, Credential, DaemonJson, HostsToml, MirrorCredentials, Proxies,
     RegistriesConf, RegistriesConfig, TlsSettings,
 };
+use carrack_spec::Reference;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -84,8 +85,7 @@ impl Access {
             config.add_tls(&host, tls);
         }
         config.set_insecure(options.tls_verify == Some(false));
-        let credentials =
-            HostCredentials::read(options.credential, options.authfile.as_deref())?;
+        let credentials = HostCredentials::read(options.credential, options.authfile.as_deref())?;
         let mirrors = match options.mirrors_get_credentials {
             true => MirrorCredentials::OwnThenOriginal,
             false => MirrorCredentials::Own,
@@ -103,6 +103,16 @@ impl Access {
             .proxies(Proxies::from_environment(variables)?)
             .build();
         Ok(Self { client })
+    }
+
+    /// The names of a repository's images, one for each tag, at most `limit`.
+    ///
+    /// # Errors
+    /// The registry's.
+    pub fn tags(&self, reference: &Reference, limit: usize) -> Result<Vec<String>, ImagesError> {
+        let tags = self.client.repository(reference)?.tags(None, limit)?;
+        let name = format!("{}/{}", reference.host(), reference.path());
+        Ok(tags.iter().map(|tag| format!("{name}:{tag}")).collect())
     }
 
     /// The client itself.
@@ -192,7 +202,9 @@ fn authorities() -> Vec<u8> {
     let named = variable("SSL_CERT_FILE");
     let usual = BUNDLES.iter().map(PathBuf::from);
     let mut bundles = named.into_iter().chain(usual);
-    bundles.find_map(|path| std::fs::read(path).ok()).unwrap_or_default()
+    bundles
+        .find_map(|path| std::fs::read(path).ok())
+        .unwrap_or_default()
 }
 
 /// What is in a directory and ends so, sorted; nothing when there is no directory.
@@ -280,6 +292,9 @@ mod tests {
             ..AccessOptions::default()
         };
         let error = Access::open(options).err().unwrap();
-        assert!(error.to_string().contains(&*path.to_string_lossy()), "{error}");
+        assert!(
+            error.to_string().contains(&*path.to_string_lossy()),
+            "{error}"
+        );
     }
 }

@@ -18,7 +18,7 @@ mod login;
 mod pull;
 
 pub use access::{Access, AccessOptions};
-pub use carrack_registry::Found;
+pub use carrack_registry::{Credential, Found};
 pub use credentials::HostCredentials;
 pub use error::ImagesError;
 pub use login::{LoggedIn, parse_pair};

@@ -82,10 +82,12 @@ impl Engine {
     ) -> Result<Pulled, EngineError> {
         let name = typed.strip_prefix("docker://").unwrap_or(typed);
         let config = access.client().config();
-        let candidates = config.candidates(name).map_err(|source| ImagesError::Name {
-            name: name.to_owned(),
-            source,
-        })?;
+        let candidates = config
+            .candidates(name)
+            .map_err(|source| ImagesError::Name {
+                name: name.to_owned(),
+                source,
+            })?;
         let mut tried = Vec::new();
         let many = candidates.references.len() > 1;
         for reference in candidates.references {

@@ -131,7 +131,8 @@ impl RegistriesConfig {
         self
     }
 
-    /// Adds certificates for a host, for example those of `/etc/docker/certs.d/HOST`.
+    /// Adds certificates for a host, for example those of `/etc/docker/certs.d/HOST`; the
+    /// empty name stands for every host that has none of its own.
     pub fn add_tls(&mut self, host: &str, tls: TlsSettings) -> &mut Self {
         self.tls.insert(host.to_owned(), tls);
         self
@@ -233,7 +234,8 @@ impl RegistriesConfig {
             }
             let named = self.tls.get(&endpoint.host);
             let own = || self.tls.get(original).filter(|_| !endpoint.mirror);
-            if let Some(tls) = named.or_else(own) {
+            let everywhere = || self.tls.get("");
+            if let Some(tls) = named.or_else(own).or_else(everywhere) {
                 endpoint.tls.ca.extend(tls.ca.iter().cloned());
                 endpoint.tls.client.extend(tls.client.iter().cloned());
                 endpoint.tls.skip_verify |= tls.skip_verify;

@@ -29,7 +29,7 @@ const LOCAL_HOST: &str = "localhost";
 pub enum ImageError {
     /// No record for the name.
     #[error(
-        "no image {0:?} in the store; see `carrack images`, or bring it in with `carrack load -i FILE`"
+        "no image {0:?} in the store; see `carrack images`, or bring it in with `carrack pull` or `carrack load -i FILE`"
     )]
     NotFound(String),
     /// An id prefix that more than one image has.
