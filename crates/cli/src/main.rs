@@ -66,7 +66,8 @@ fn run(cli: Cli) -> anyhow::Result<u8> {
     }
 }
 
-/// An error and its causes in one line; a cause that the text before it already tells is left out.
+/// An error and its causes in one line, with what to do about it; a cause that the text before it
+/// already tells is left out.
 fn sentence(error: &anyhow::Error) -> String {
     let mut text = String::new();
     for cause in error.chain() {
@@ -77,5 +78,11 @@ fn sentence(error: &anyhow::Error) -> String {
             text = format!("{text}: {cause}");
         }
     }
-    text
+    match error
+        .downcast_ref::<EngineError>()
+        .and_then(EngineError::hint)
+    {
+        Some(hint) => format!("{text} ({hint})"),
+        None => text,
+    }
 }

@@ -83,6 +83,14 @@ impl EngineError {
         }
     }
 
+    /// What a person can do about it, when that is known.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Images(error) => error.hint(),
+            _ => None,
+        }
+    }
+
     /// Exit code as docker's users know it: 127 the command is not there, 126 it cannot be executed, 125
     /// everything else.
     pub fn exit_code(&self) -> u8 {
