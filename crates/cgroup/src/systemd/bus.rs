@@ -1,7 +1,7 @@
 //! A synchronous D-Bus connection to a service manager.
 //!
 //! ```text
-//! connect ── \0AUTH EXTERNAL, DATA, OK, BEGIN ──► Hello (not on a private socket)
+//! connect ── \0AUTH EXTERNAL, DATA, BEGIN ◄── DATA, OK ──► Hello (not on a private socket)
 //! call    ── message ──► … signals are kept aside … ──► its return or error
 //! signal  ── one kept aside, or the next that comes
 //! ```
@@ -141,19 +141,18 @@ impl Bus {
     }
 
     fn authenticate(&mut self) -> Result<(), BusError> {
-        let send = |socket: &mut UnixStream, bytes: &[u8]| {
-            socket.write_all(bytes).map_err(BusError::Broken)
-        };
-        send(&mut self.socket, b"\0AUTH EXTERNAL\r\n")?;
+        // BEGIN goes ahead of its answer, as sd-bus sends it. A busy manager that read BEGIN and
+        // the first call at once would keep the call in its buffer until more bytes come.
+        let all = b"\0AUTH EXTERNAL\r\nDATA\r\nBEGIN\r\n";
+        self.socket.write_all(all).map_err(BusError::Broken)?;
         let mut answer = self.auth_line()?;
         if answer.starts_with("DATA") {
-            send(&mut self.socket, b"DATA\r\n")?;
             answer = self.auth_line()?;
         }
-        if !answer.starts_with("OK") {
-            return Err(BusError::Refused { answer });
+        match answer.starts_with("OK") {
+            true => Ok(()),
+            false => Err(BusError::Refused { answer }),
         }
-        send(&mut self.socket, b"BEGIN\r\n")
     }
 
     /// Byte by byte, as what follows the last line belongs to the messages.
@@ -395,10 +394,10 @@ mod tests {
                 text
             };
             assert_eq!(line(&mut socket), b"\0AUTH EXTERNAL\r\n");
-            socket.write_all(b"DATA\r\n").unwrap();
             assert_eq!(line(&mut socket), b"DATA\r\n");
-            socket.write_all(b"OK 1234\r\n").unwrap();
+            // Never together with a call: this comes before any answer.
             assert_eq!(line(&mut socket), b"BEGIN\r\n");
+            socket.write_all(b"DATA\r\nOK 1234\r\n").unwrap();
             for answer in answers {
                 if answer.kind != SIGNAL {
                     let mut header = [0; HEADER_BYTES];
@@ -483,6 +482,27 @@ mod tests {
             .unwrap_err();
         assert!(matches!(error, BusError::Job { result, .. } if result == "failed"));
         assert_eq!(server.join().unwrap()[0].member, "StartTransientUnit");
+    }
+
+    #[test]
+    fn the_managers_own_socket_answers_many_connections_at_once() {
+        let connect = || UnixStream::connect("/run/systemd/private");
+        if let Err(error) = connect() {
+            println!("SKIP many_connections_at_once: /run/systemd/private: {error}");
+            return;
+        }
+        let ask = || {
+            for _ in 0..5 {
+                let mut bus = Bus::start(connect().unwrap(), false).unwrap();
+                let version = bus.manager_property("Version").unwrap();
+                assert!(version.as_str().is_some_and(|text| !text.is_empty()));
+            }
+        };
+        std::thread::scope(|scope| {
+            for _ in 0..32 {
+                scope.spawn(ask);
+            }
+        });
     }
 
     #[test]
