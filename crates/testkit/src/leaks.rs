@@ -55,6 +55,28 @@ fn walk(dir: &Path, id: &str, found: &mut Vec<PathBuf>) {
     }
 }
 
+/// Removes a cgroup and those below it; goes on after a failure. Podman also makes directories in
+/// the place of a hierarchy that is not mounted, with plain files in them: those go as well.
+pub fn remove_cgroup(dir: &Path) {
+    let plain = !is_hierarchy(dir);
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        match entry.file_type() {
+            Ok(kind) if kind.is_dir() => remove_cgroup(&entry.path()),
+            _ if plain => drop(fs::remove_file(entry.path())),
+            _ => {}
+        }
+    }
+    let _ = fs::remove_dir(dir);
+}
+
+/// Whether a directory lies in a cgroup file system, and not in the tmpfs around those of v1.
+pub fn is_hierarchy(dir: &Path) -> bool {
+    const V1: i64 = 0x0027_e0eb;
+    const V2: i64 = 0x6367_7270;
+    #[allow(clippy::unnecessary_cast)] // its type differs by architecture
+    rustix::fs::statfs(dir).is_ok_and(|s| matches!(s.f_type as i64, V1 | V2))
+}
+
 /// Whether `name` is about `id` and not about a longer id that begins with it.
 fn names(name: &str, id: &str) -> bool {
     name.match_indices(id).any(|(at, _)| {
@@ -87,7 +109,17 @@ fn is_left_to_init(pid: i32) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::names;
+    use super::{names, remove_cgroup};
+
+    #[test]
+    fn what_looks_like_a_cgroup_and_is_none_goes_with_its_files() {
+        let dir = crate::TempDir::new();
+        let group = dir.path().join("hugetlb");
+        std::fs::create_dir_all(group.join("ckt-1-1/conmon")).unwrap();
+        std::fs::write(group.join("ckt-1-1/conmon/tasks"), "7").unwrap();
+        remove_cgroup(&group);
+        assert!(!group.exists());
+    }
 
     #[test]
     fn an_id_is_not_mistaken_for_a_longer_one() {

@@ -4,9 +4,10 @@
 //!
 //! | kind | leak when |
 //! |---|---|
-//! | process | it descends from us (we are its subreaper) and lives on after [`SETTLE`] |
+//! | process | it descends from us (we are its subreaper), or is new and names the run's `TMPDIR` on its command line or is in a cgroup of the tests, and lives on after [`SETTLE`] |
 //! | temporary file | it is in the run's own `TMPDIR` |
 //! | mount | its mount point is in the run's `TMPDIR`, or new and named after the project |
+//! | directory in the tmpfs that v1 hierarchies are mounted in | it is new and nothing is mounted there: podman fills such a one with directories and files of its own |
 //! | cgroup, network namespace, user, entry of a state root | it is new and its name holds the project's name, the run's tag or the tests' prefix |
 //!
 //! Leaks are reported and then removed as far as that is safe (processes killed,
@@ -19,6 +20,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use carrack_testkit::leaks;
 use rustix::mount::{UnmountFlags, unmount};
 
 /// Time that ends of processes and of cgroups may take after the last test.
@@ -77,11 +79,9 @@ impl Audit {
     }
 
     fn leaks(&self) -> Vec<String> {
-        let mut leaks: Vec<String> = descendants()
-            .into_iter()
-            .map(|process| format!("process {} ({})", process.pid, process.name))
-            .collect();
-        let now = machine(&self.temp_dir);
+        let mut leaks: Vec<String> = descendants().iter().map(Process::line).collect();
+        let mut now = machine(&self.temp_dir);
+        now.retain(|found| !leaks.contains(found));
         leaks.extend(now.into_iter().filter(|found| !self.before.contains(found)));
         leaks.extend(
             names_in(&self.temp_dir)
@@ -95,16 +95,23 @@ impl Audit {
         for process in descendants() {
             super::watch::kill(process.pid);
         }
+        for process in of_tests(&self.temp_dir) {
+            if !self.before.contains(&process.line()) {
+                super::watch::kill(process.pid);
+            }
+        }
         for point in mount_points().iter().rev() {
             if Path::new(point).starts_with(&self.temp_dir) {
                 let _ = unmount(point.as_str(), UnmountFlags::DETACH);
             }
         }
         for found in machine(&self.temp_dir) {
-            if let Some(cgroup) = found.strip_prefix("cgroup ")
-                && !self.before.contains(&found)
-            {
-                let _ = fs::remove_dir(cgroup);
+            if self.before.contains(&found) {
+                continue;
+            }
+            let cgroup = found.strip_prefix("cgroup ");
+            if let Some(path) = cgroup.or_else(|| found.strip_prefix("plain directory ")) {
+                leaks::remove_cgroup(Path::new(path));
             }
         }
         // Only when no mount is left inside: removal must never reach into one.
@@ -123,6 +130,42 @@ pub struct Process {
     pub pid: i32,
     /// Its name as the kernel has it (15 bytes).
     pub name: String,
+}
+
+impl Process {
+    fn line(&self) -> String {
+        format!("process {} ({})", self.pid, self.name)
+    }
+}
+
+/// Processes whose command line names the run's directory, or whose cgroup has a test's name.
+fn of_tests(temp_dir: &Path) -> Vec<Process> {
+    let own = std::process::id().to_string();
+    let place = temp_dir.display().to_string();
+    let pids = names_in(Path::new("/proc")).into_iter();
+    pids.filter(|pid| *pid != own)
+        .filter_map(|pid| {
+            let number = pid.parse().ok()?;
+            let read = |file: &str| fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
+            let (_, name) = parse_stat(&String::from_utf8_lossy(&read("stat")))?;
+            let holds =
+                |file: &str, text: &str| String::from_utf8_lossy(&read(file)).contains(text);
+            (holds("cmdline", &place) || holds("cgroup", TEST_PREFIX))
+                .then_some(Process { pid: number, name })
+        })
+        .collect()
+}
+
+/// Directories in the tmpfs of the v1 hierarchies where no hierarchy is mounted.
+fn plain_directories(root: &Path) -> Vec<PathBuf> {
+    if leaks::is_hierarchy(root) {
+        return Vec::new();
+    }
+    let entries = names_in(root).into_iter().map(|name| root.join(name));
+    let plain = |path: &PathBuf| {
+        fs::symlink_metadata(path).is_ok_and(|meta| meta.is_dir()) && !leaks::is_hierarchy(path)
+    };
+    entries.filter(plain).collect()
 }
 
 /// Every live descendant of this process.
@@ -172,6 +215,10 @@ fn machine(temp_dir: &Path) -> Vec<String> {
         if Path::new(&point).starts_with(temp_dir) || ours(&point) {
             found.push(format!("mount {point}"));
         }
+    }
+    found.extend(of_tests(temp_dir).iter().map(Process::line));
+    for directory in plain_directories(Path::new("/sys/fs/cgroup")) {
+        found.push(format!("plain directory {}", directory.display()));
     }
     for hierarchy in names_in(Path::new("/sys/fs/cgroup")) {
         walk_cgroups(&Path::new("/sys/fs/cgroup").join(hierarchy), &mut found);
@@ -233,7 +280,7 @@ fn names_in(dir: &Path) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{descendants, ours, parse_stat};
+    use super::{descendants, of_tests, ours, parse_stat, plain_directories};
 
     #[test]
     fn stat_lines_with_odd_names_are_parsed_and_zombies_left_out() {
@@ -243,6 +290,30 @@ mod tests {
         );
         assert_eq!(parse_stat("12 (gone) Z 7 1 1"), None);
         assert_eq!(parse_stat(""), None);
+    }
+
+    #[test]
+    fn directories_without_a_hierarchy_are_found() {
+        let dir = std::env::temp_dir().join(format!("audit-{}", std::process::id()));
+        std::fs::create_dir_all(dir.join("hugetlb/ckt-1-1/conmon")).unwrap();
+        std::fs::write(dir.join("file"), "").unwrap();
+        assert_eq!(plain_directories(&dir), [dir.join("hugetlb")]);
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn a_process_is_known_by_its_command_line() {
+        let place = std::env::temp_dir().join(format!("audit-of-{}", std::process::id()));
+        let mut child = std::process::Command::new("sh")
+            .args(["-c", "sleep 60; :"])
+            .arg(&place)
+            .spawn()
+            .unwrap();
+        let pid = i32::try_from(child.id()).unwrap();
+        let found = of_tests(&place).iter().any(|process| process.pid == pid);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(found);
     }
 
     #[test]

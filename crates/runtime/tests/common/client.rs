@@ -198,7 +198,7 @@ impl Drop for World {
             std::thread::sleep(Duration::from_millis(50));
         }
         for group in leaks::cgroups(&self.name) {
-            remove_groups(&group);
+            leaks::remove_cgroup(&group);
         }
         // Podman makes its default parent whatever parent it is told; only an empty one goes.
         for hierarchy in std::fs::read_dir("/sys/fs/cgroup")
@@ -206,9 +206,7 @@ impl Drop for World {
             .flatten()
             .flatten()
         {
-            let parent = hierarchy.path().join("libpod_parent");
-            let _ = std::fs::remove_dir(parent.join("conmon"));
-            let _ = std::fs::remove_dir(parent);
+            leaks::remove_cgroup(&hierarchy.path().join("libpod_parent"));
         }
     }
 }
@@ -222,15 +220,6 @@ fn thaw(group: &Path) {
             _ => {}
         }
     }
-}
-
-fn remove_groups(group: &Path) {
-    for entry in std::fs::read_dir(group).into_iter().flatten().flatten() {
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            remove_groups(&entry.path());
-        }
-    }
-    let _ = std::fs::remove_dir(group);
 }
 
 /// A docker archive with busybox, for clients of all kinds; made here, from no registry.
