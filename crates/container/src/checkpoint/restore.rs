@@ -15,7 +15,7 @@ use crate::error::{Error, Names};
 use crate::init::inroot::{self, Want};
 use crate::init::report::{At, Stage, Step};
 use crate::record::{self, Record, StateDir};
-use crate::runtime::{Container, Created, Made, Runtime};
+use crate::runtime::{Container, Created, Runtime};
 use crate::{
     config, group, hooks, namespaces, netdev, pid_file, plan, procfs, rdt, userns, validate,
 };
@@ -87,16 +87,8 @@ impl Runtime {
             program: &program,
             stored_streams,
         };
-        match restorer.restore(options, &mut undo) {
-            Ok(mut created) => {
-                created.container.made = undo.group.map(|group| Made { group, spec });
-                Ok(created)
-            }
-            Err(error) => {
-                undo.run();
-                Err(error)
-            }
-        }
+        let made = restorer.restore(options, &mut undo);
+        undo.settle(made, spec)
     }
 }
 

@@ -58,7 +58,21 @@ impl Undo {
         Ok(())
     }
 
-    pub fn run(self) {
+    /// The end of a making: the container keeps what was made, or all of it is taken back.
+    pub fn settle(self, made: Result<Created, Error>, spec: Spec) -> Result<Created, Error> {
+        match made {
+            Ok(mut created) => {
+                created.container.made = self.group.map(|group| Made { group, spec });
+                Ok(created)
+            }
+            Err(error) => {
+                self.run();
+                Err(error)
+            }
+        }
+    }
+
+    fn run(self) {
         // First, as they would go with the child's namespace.
         self.devices.give_back();
         if let Some(child) = &self.child {
@@ -108,16 +122,8 @@ pub fn create(
         spec: &spec,
         at_once,
     };
-    match maker.make(options, &mut undo) {
-        Ok(mut created) => {
-            created.container.made = undo.group.map(|group| Made { group, spec });
-            Ok(created)
-        }
-        Err(error) => {
-            undo.run();
-            Err(error)
-        }
-    }
+    let made = maker.make(options, &mut undo);
+    undo.settle(made, spec)
 }
 
 /// The configuration and its text: what the caller gave, or the bundle's `config.json`.

@@ -68,20 +68,8 @@ fn run_init(plan: &InitPlan, socket: BorrowedFd<'_>) -> Step<std::convert::Infal
     if let Some(name) = &plan.keyring {
         join_keyring(name, socket)?;
     }
-    if let Some(value) = plan
-        .process
-        .oom_score_adj
-        .as_ref()
-        .filter(|_| !plan.outside_limits)
-    {
-        let result = write_proc(proc, c"self/oom_score_adj", value.to_bytes());
-        lenient(
-            socket,
-            result,
-            &[Errno::ACCESS, Errno::PERM],
-            Stage::OomScore,
-            plan.process.strict,
-        )?;
+    if !plan.outside_limits {
+        set_oom_score(&plan.process, proc, socket)?;
     }
     if plan.loopback {
         netif::loopback_up().at(Stage::Loopback)?;
@@ -146,16 +134,7 @@ fn run_exec(
     socket: BorrowedFd<'_>,
 ) -> Step<std::convert::Infallible> {
     // Before the namespaces: in a user namespace of the container these rights over the host are gone.
-    if let Some(value) = &plan.oom_score_adj {
-        let result = write_proc(proc, c"self/oom_score_adj", value.to_bytes());
-        lenient(
-            socket,
-            result,
-            &[Errno::ACCESS, Errno::PERM],
-            Stage::OomScore,
-            plan.strict,
-        )?;
-    }
+    set_oom_score(plan, proc, socket)?;
     let own_user = birth.become_root;
     if own_user {
         process::limits(plan)?;
@@ -282,6 +261,15 @@ fn ask(socket: BorrowedFd<'_>, message: Message) -> Step {
 
 fn warn(socket: BorrowedFd<'_>, fail: Fail) -> Step {
     report::send(socket, Message::Warning(fail), &[]).at(Stage::Wait)
+}
+
+fn set_oom_score(plan: &ProcessPlan, proc: BorrowedFd<'_>, socket: BorrowedFd<'_>) -> Step {
+    let Some(value) = &plan.oom_score_adj else {
+        return Ok(());
+    };
+    let result = write_proc(proc, c"self/oom_score_adj", value.to_bytes());
+    let forgiven = [Errno::ACCESS, Errno::PERM];
+    lenient(socket, result, &forgiven, Stage::OomScore, plan.strict)
 }
 
 /// Turns the errors of `allowed` into a warning, unless the mode is strict.
