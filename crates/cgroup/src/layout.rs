@@ -230,7 +230,7 @@ fn magic(path: &Path) -> Result<i64, Errno> {
 
 /// A cgroup mount of mountinfo.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Mount {
+pub(crate) struct Mount {
     /// Which cgroup of the hierarchy is mounted.
     root: String,
     mountpoint: String,
@@ -252,7 +252,7 @@ fn find_v1(mounts: &mut Option<Vec<Mount>>, controllers: &[&str]) -> Result<Opti
 }
 
 /// A cgroup line of mountinfo (proc(5)); `None` for every other file system.
-fn parse_mountinfo_line(line: &str) -> Option<Mount> {
+pub(crate) fn parse_mountinfo_line(line: &str) -> Option<Mount> {
     let (left, right) = line.split_once(" - ")?;
     let mut right = right.split(' ');
     let kind = right

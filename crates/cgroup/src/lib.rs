@@ -24,6 +24,8 @@ mod devices;
 mod error;
 mod events;
 mod files;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod group;
 mod hint;
 mod layout;

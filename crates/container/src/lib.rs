@@ -28,6 +28,8 @@ mod create;
 mod error;
 mod exec;
 mod filter;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod group;
 mod hooks;
 mod init;

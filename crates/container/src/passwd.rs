@@ -52,7 +52,7 @@ fn home_in(root: BorrowedFd<'_>, uid: u32) -> Option<String> {
     find(&String::from_utf8_lossy(&bytes), uid).map(str::to_owned)
 }
 
-fn find(passwd: &str, uid: u32) -> Option<&str> {
+pub(crate) fn find(passwd: &str, uid: u32) -> Option<&str> {
     passwd.lines().find_map(|line| {
         let mut fields = line.split(':');
         let id = fields.nth(2)?.parse::<u32>().ok()?;

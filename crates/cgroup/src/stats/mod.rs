@@ -217,3 +217,17 @@ impl Group {
         Ok(stats)
     }
 }
+
+/// Reads a text as each of the kernel's files, for `fuzz/`.
+#[cfg(fuzzing)]
+pub(crate) fn parse_each(text: &str) {
+    parse::flat(text);
+    parse::number(text);
+    parse::limit(text);
+    parse::numbers(text);
+    parse::id_list(text);
+    parse::block_v1(text);
+    parse::block_v2(text);
+    parse::nested(text);
+    parse::pressure(text);
+}

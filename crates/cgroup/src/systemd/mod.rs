@@ -17,7 +17,7 @@
 mod bus;
 mod name;
 mod props;
-mod wire;
+pub(crate) mod wire;
 
 pub use bus::BusError;
 

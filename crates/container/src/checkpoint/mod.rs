@@ -22,7 +22,7 @@ mod criu;
 mod dump;
 mod mounts;
 mod restore;
-mod rpc;
+pub(crate) mod rpc;
 mod wire;
 
 pub use rpc::CgroupsMode;

@@ -18,6 +18,8 @@ pub use caps::CapPlan;
 pub use cgroups::{CgroupContext, cgroup_plan};
 pub use devices::{DevicePlan, device_plans, device_rules};
 pub use mounts::{Detached, Fresh, MountKind, MountPlan, inside};
+#[cfg(fuzzing)]
+pub use process::bit_set;
 pub use process::{
     MEMORY_FLAGS, MEMORY_MODES, ProcessContext, ProcessPlan, SeccompPlan, c_string, exec_affinity,
     keeps_groups, name_process, process_plan, seccomp_plan, session_keyring,
