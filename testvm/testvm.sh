@@ -69,6 +69,9 @@ A
   echo testvm >"$r/etc/hostname"; : >"$r/etc/machine-id"
   [ -f "$r/etc/selinux/config" ] && sed -i 's/^SELINUX=.*/SELINUX=permissive/' "$r/etc/selinux/config" || true
   rm -f "$r/.autorelabel"
+  # types for tests of labels; loaded here, where it takes seconds
+  cp "$(dirname "$0")/policy.cil" "$r/root/ckt.cil"
+  [ ! -d "$r/etc/selinux/default" ] || chroot "$r" semodule -n -s default -X 400 -i /root/ckt.cil
   # label the tree for SELinux here (xattrs; mke2fs -d keeps them), so no relabel boot is needed
   local fc=/etc/selinux/default/contexts/files/file_contexts
   [ -f "$r$fc" ] && chroot "$r" setfiles -F "$fc" / >/dev/null 2>&1 || true

@@ -387,7 +387,7 @@ impl Names {
             ),
             Stage::Selinux => (
                 "cannot apply process.selinuxLabel".into(),
-                " (is SELinux on in this kernel?)",
+                " (SELinux is off, or its policy does not know the label)",
             ),
             Stage::Cwd => (
                 format!("cannot enter the working directory {}", self.cwd),

@@ -161,11 +161,12 @@ fn place(suite: &str) -> PathBuf {
     place.join(suite)
 }
 
-/// Makes the disk when it is missing or was made by another version of the script.
+/// Makes the disk when it is missing or was made by another version of script and policy.
 fn build_disk(root: &Path, place: &Path, suite: &str) -> Result<()> {
     let script = root.join("testvm/testvm.sh");
     let stamp = place.join("made-by");
-    let text = fs::read_to_string(&script).context("testvm/testvm.sh")?;
+    let read = |path: &Path| fs::read_to_string(path).context(path.display().to_string());
+    let text = read(&script)? + &read(&root.join("testvm/policy.cil"))?;
     let current = fs::read_to_string(&stamp).is_ok_and(|made_by| made_by == text);
     if current && place.join("root.img").exists() {
         return Ok(());
