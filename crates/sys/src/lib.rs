@@ -23,6 +23,7 @@ pub mod clone;
 pub mod cred;
 pub mod exec;
 pub mod fdpass;
+pub mod late;
 pub mod loopdev;
 pub mod mount;
 pub mod netif;
@@ -35,6 +36,7 @@ pub mod sched;
 pub mod seccomp;
 pub mod signal;
 pub mod spawn;
+pub mod start;
 pub mod verity;
 
 pub use rustix::io::Errno;

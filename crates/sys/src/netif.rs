@@ -1,29 +1,40 @@
 //! The few network interface operations that a runtime needs, by ioctl and
 //! rtnetlink. [`loopback_up`] may run between clone and exec.
 
+use crate::late::Late;
 use crate::{Errno, Result, check};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
-/// Brings the loopback interface of the caller's network namespace up.
+/// Brings the loopback interface of the caller's network namespace up. For the child of a clone
+/// only: its socket is [`Late`].
 ///
 /// # Errors
 /// `EPERM` without `CAP_NET_ADMIN` over the namespace.
 pub fn loopback_up() -> Result<()> {
-    let socket = rustix::net::socket_with(
+    let socket = Late::from(rustix::net::socket_with(
         AddressFamily::INET,
         SocketType::DGRAM,
         SocketFlags::CLOEXEC,
         None,
-    )?;
+    )?);
     // SAFETY: an all-zero ifreq is a valid value of this plain C structure.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     request.ifr_name[0] = b'l' as libc::c_char;
     request.ifr_name[1] = b'o' as libc::c_char;
     request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
     // SAFETY: SIOCSIFFLAGS reads one ifreq, which lives across the call.
-    check(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) }.into())
-        .map(drop)
+    check(
+        unsafe {
+            libc::ioctl(
+                socket.as_fd().as_raw_fd(),
+                libc::SIOCSIFFLAGS,
+                &raw const request,
+            )
+        }
+        .into(),
+    )
+    .map(drop)
 }
 
 /// Index of the interface `name` in the caller's network namespace.

@@ -13,6 +13,9 @@
 //!                              └──(not needed, or fails)──▶ _start ─▶ main ─▶ shield
 //! ```
 //!
+//! Where the file is out of reach already, [`is_out_of_reach`] remembers it, so that `shield` need
+//! not look again.
+//!
 //! Contract of everything below: no C library, no thread-local storage, no
 //! relocated data (a position-independent program has not relocated itself yet),
 //! no function that the compiler could turn into `memcmp` or `strlen`. Only
@@ -23,6 +26,7 @@
 //! puts into pointer reads use relocated data.
 
 use core::arch::{asm, global_asm};
+use core::sync::atomic::{AtomicBool, Ordering};
 
 global_asm!(
     ".globl carrack_entry",
@@ -41,13 +45,13 @@ global_asm!(
     early = sym early,
 );
 
-const SYS_OPEN: usize = 2;
 const SYS_CLOSE: usize = 3;
-const SYS_FSTATFS: usize = 138;
+const SYS_STATFS: usize = 137;
 const SYS_FACCESSAT2: usize = 439;
 const SYS_EXECVEAT: usize = 322;
 const SYS_OPEN_TREE: usize = 428;
 const SYS_MOUNT_SETATTR: usize = 442;
+const SYS_OPEN_TREE_ATTR: usize = 467;
 const O_CLOEXEC: usize = 0o2_000_000;
 const AT_FDCWD: usize = -100isize as usize;
 const AT_EMPTY_PATH: usize = 0x1000;
@@ -57,6 +61,15 @@ const W_OK: usize = 2;
 const ST_RDONLY: u64 = 1;
 /// `MOUNT_ATTR_RDONLY | MOUNT_ATTR_NODEV`.
 const ATTRIBUTES: u64 = 1 | 4;
+
+/// Set when the program's file is on a read-only mount.
+static OUT_OF_REACH: AtomicBool = AtomicBool::new(false);
+
+/// Whether the early step found the program's file on a read-only mount. False when it was not
+/// taken, or did not look.
+pub fn is_out_of_reach() -> bool {
+    OUT_OF_REACH.load(Ordering::Relaxed)
+}
 
 /// A system call with up to five arguments.
 #[inline(always)]
@@ -137,39 +150,60 @@ extern "C" fn early(stack: *const usize) {
 
 /// Executes the program from a detached read-only mount of its file; see `shield` for the reasons.
 fn run_again(argv: usize, envp: usize) {
+    // A magic link: every call below that follows it finds the very file that runs.
     let path = c"/proc/self/exe".as_ptr() as usize;
     let empty = c"".as_ptr() as usize;
-    let file = call(SYS_OPEN, path, O_CLOEXEC, 0, 0, 0);
-    if file < 0 {
+    let mut statfs = [0u64; 16];
+    if call(SYS_STATFS, path, statfs.as_mut_ptr() as usize, 0, 0, 0) != 0 {
         return;
     }
-    let file = file as usize;
-    let mut statfs = [0u64; 16];
-    let known = call(SYS_FSTATFS, file, statfs.as_mut_ptr() as usize, 0, 0, 0) == 0;
     // `f_flags` is the eleventh word of the structure.
-    let exposed = known
-        && statfs[10] & ST_RDONLY == 0
-        && call(SYS_FACCESSAT2, AT_FDCWD, path, W_OK, AT_EACCESS, 0) == 0;
-    if exposed {
-        let flags = OPEN_TREE_CLONE | O_CLOEXEC | AT_EMPTY_PATH;
-        let tree = call(SYS_OPEN_TREE, file, empty, flags, 0, 0);
-        if tree >= 0 {
-            let tree = tree as usize;
-            let attr = [ATTRIBUTES, 0, 0, 0];
-            let size = size_of_val(&attr);
-            if call(
-                SYS_MOUNT_SETATTR,
-                tree,
-                empty,
-                AT_EMPTY_PATH,
-                attr.as_ptr() as usize,
-                size,
-            ) == 0
-            {
-                call(SYS_EXECVEAT, tree, empty, argv, envp, AT_EMPTY_PATH);
-            }
-            call(SYS_CLOSE, tree, 0, 0, 0, 0);
-        }
+    if statfs[10] & ST_RDONLY != 0 {
+        OUT_OF_REACH.store(true, Ordering::Relaxed);
+        return;
     }
-    call(SYS_CLOSE, file, 0, 0, 0, 0);
+    if call(SYS_FACCESSAT2, AT_FDCWD, path, W_OK, AT_EACCESS, 0) != 0 {
+        return;
+    }
+    let attr = [ATTRIBUTES, 0, 0, 0];
+    let (attr_at, attr_size) = (attr.as_ptr() as usize, size_of_val(&attr));
+    let flags = OPEN_TREE_CLONE | O_CLOEXEC;
+    let once = call(
+        SYS_OPEN_TREE_ATTR,
+        AT_FDCWD,
+        path,
+        flags,
+        attr_at,
+        attr_size,
+    );
+    if once >= 0 {
+        call(
+            SYS_EXECVEAT,
+            once as usize,
+            empty,
+            argv,
+            envp,
+            AT_EMPTY_PATH,
+        );
+        call(SYS_CLOSE, once as usize, 0, 0, 0, 0);
+        return;
+    }
+    // Before Linux 6.15.
+    let tree = call(SYS_OPEN_TREE, AT_FDCWD, path, flags, 0, 0);
+    if tree < 0 {
+        return;
+    }
+    let tree = tree as usize;
+    let set = call(
+        SYS_MOUNT_SETATTR,
+        tree,
+        empty,
+        AT_EMPTY_PATH,
+        attr_at,
+        attr_size,
+    );
+    if set == 0 {
+        call(SYS_EXECVEAT, tree, empty, argv, envp, AT_EMPTY_PATH);
+    }
+    call(SYS_CLOSE, tree, 0, 0, 0, 0);
 }
