@@ -8,9 +8,11 @@ const DESCRIPTORS_MAX: u32 = 1024;
 
 /// The number of descriptors that are meant for this process.
 pub fn descriptors() -> u32 {
-    let count = std::env::var_os("LISTEN_FDS");
+    let Some(count) = std::env::var_os("LISTEN_FDS") else {
+        return 0;
+    };
     let pid = std::env::var_os("LISTEN_PID");
-    meant_for(std::process::id(), pid.as_deref(), count.as_deref())
+    meant_for(std::process::id(), pid.as_deref(), Some(&count))
 }
 
 fn meant_for(me: u32, pid: Option<&OsStr>, count: Option<&OsStr>) -> u32 {

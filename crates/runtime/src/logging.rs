@@ -32,7 +32,8 @@ pub enum Format {
 
 struct Logger {
     file: Option<File>,
-    format: Format,
+    /// `None` until a record asks whether somebody reads along.
+    format: Option<Format>,
 }
 
 static LOGGER: OnceLock<Logger> = OnceLock::new();
@@ -44,7 +45,13 @@ impl Log for Logger {
 
     fn log(&self, record: &Record<'_>) {
         let message = record.args().to_string();
-        let text = format(self.format, record.level(), &message, SystemTime::now());
+        let format_of_record = self.format.unwrap_or_else(form_for_stderr);
+        let text = format(
+            format_of_record,
+            record.level(),
+            &message,
+            SystemTime::now(),
+        );
         let _ = match &self.file {
             Some(file) => (&*file).write_all(text.as_bytes()),
             None => std::io::stderr().write_all(text.as_bytes()),
@@ -52,6 +59,14 @@ impl Log for Logger {
     }
 
     fn flush(&self) {}
+}
+
+/// For people at a terminal, else for programs. Most runs log nothing and need not look.
+fn form_for_stderr() -> Format {
+    match std::io::stderr().is_terminal() {
+        true => Format::Human,
+        false => Format::Text,
+    }
 }
 
 /// Starts logging to `file` (created when missing), or to standard error.
@@ -70,9 +85,9 @@ pub fn start(file: Option<&Path>, json: bool, debug: bool) -> std::io::Result<()
         None => None,
     };
     let format = match (json, &opened) {
-        (true, _) => Format::Json,
-        (false, None) if std::io::stderr().is_terminal() => Format::Human,
-        (false, _) => Format::Text,
+        (true, _) => Some(Format::Json),
+        (false, Some(_)) => Some(Format::Text),
+        (false, None) => None,
     };
     let logger = LOGGER.get_or_init(|| Logger {
         file: opened,

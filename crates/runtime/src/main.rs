@@ -10,6 +10,8 @@
 //! errors to standard error too). The program keeps no state but that of
 //! `carrack-container`. A failed command leaves nothing behind.
 
+#![cfg_attr(not(test), no_main)]
+
 mod activation;
 mod app;
 mod args;
@@ -22,8 +24,12 @@ mod notify;
 mod output;
 mod units;
 
-use std::process::ExitCode;
+#[cfg(not(test))]
+carrack_sys::entry!(start);
+// The test program has a main of its own.
+#[cfg(test)]
+const _: fn() -> u8 = start;
 
-fn main() -> ExitCode {
-    ExitCode::from(app::main(std::env::args_os()))
+fn start() -> u8 {
+    app::main(std::env::args_os())
 }

@@ -152,9 +152,9 @@ impl Foreground {
 
     /// The manager watches this program, which lives as long as the container.
     fn pass_readiness_on(&mut self) {
-        let main = rustix::process::getpid().as_raw_nonzero().get();
+        let main = || rustix::process::getpid().as_raw_nonzero().get();
         if let Some(notify) = &mut self.notify
-            && let Err(failure) = notify.forward(main)
+            && let Err(failure) = notify.forward(main())
         {
             log::warn!("{}", failure.message());
             self.notify = None;
