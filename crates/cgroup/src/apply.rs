@@ -43,6 +43,7 @@ impl Group {
 
     /// Writes the files, past checks and systemd.
     pub(crate) fn write_limits(&self, r: &Resources) -> Result<()> {
+        let _together = files::close_together();
         if self.is_none() {
             return match check::first_limit(r) {
                 None => Ok(()),

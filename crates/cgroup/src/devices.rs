@@ -15,6 +15,7 @@ use crate::files;
 use crate::group::{Group, Node};
 use carrack_spec::runtime::DeviceRule;
 use carrack_sys::bpf;
+use carrack_sys::late::Batch;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 use std::os::fd::{AsFd, OwnedFd};
@@ -142,21 +143,33 @@ pub(crate) fn check_rule(rule: &DeviceRule) -> Result<()> {
 fn write_v1(node: &Node, rules: &[DeviceRule]) -> Result<()> {
     let allow = node.file("devices.allow");
     let deny = node.file("devices.deny");
-    let (allow_fd, deny_fd) = (files::open_write(&allow)?, files::open_write(&deny)?);
+    let files = Batch::from(vec![files::open_write(&allow)?, files::open_write(&deny)?]);
+    let [allow_fd, deny_fd] = files.as_slice() else {
+        return Ok(());
+    };
     if !rules.first().is_some_and(DeviceRule::is_wildcard) {
-        files::write_fd(&deny_fd, b"a").map_err(|e| files::write_error(&deny, "a", e))?;
+        files::write_fd(deny_fd, b"a").map_err(|e| files::write_error(&deny, "a", e))?;
     }
-    for rule in rules {
+    for (index, rule) in rules.iter().enumerate() {
+        if is_repeated(rule, &rules[..index]) {
+            continue;
+        }
         let (path, fd) = if rule.allow {
-            (&allow, &allow_fd)
+            (&allow, allow_fd)
         } else {
-            (&deny, &deny_fd)
+            (&deny, deny_fd)
         };
         for line in v1_lines(rule) {
             files::write_fd(fd, line.as_bytes()).map_err(|e| files::write_error(path, &line, e))?;
         }
     }
     Ok(())
+}
+
+/// Whether the rule allows what one before it allows already, with no denial in between.
+fn is_repeated(rule: &DeviceRule, before: &[DeviceRule]) -> bool {
+    let allowed = before.iter().rev().take_while(|earlier| earlier.allow);
+    rule.allow && allowed.into_iter().any(|earlier| earlier == rule)
 }
 
 /// One rule as the kernel reads it; `a` with numbers or fewer letters is two rules, as the kernel
@@ -268,6 +281,18 @@ mod tests {
         });
         assert_eq!(v1_lines(&denied), ["c 1:3 rwm"]);
         assert!(!has_other_letters(&rule("c", None, None, "mrw")));
+    }
+
+    #[test]
+    fn what_is_allowed_already_is_not_written_again() {
+        let null = rule("c", Some(1), Some(3), "rwm");
+        let mut denial = rule("c", Some(1), None, "w");
+        denial.allow = false;
+        let zero = rule("c", Some(1), Some(5), "rwm");
+        assert!(is_repeated(&null, &[null.clone(), zero.clone()]));
+        assert!(!is_repeated(&null, &[null.clone(), denial.clone()]));
+        assert!(!is_repeated(&denial, &[denial.clone()]));
+        assert!(!is_repeated(&null, &[zero]));
     }
 
     #[test]

@@ -4,16 +4,52 @@
 //! is stat-ed, nothing is read back. Paths given here are built from a mount
 //! point and checked components only (see `path`). On failure the error names
 //! file and value; nothing is retried except an interrupted call.
+//!
+//! Where many files are written one after the other, [`close_together`] closes
+//! them with one call at the end.
 
 use crate::error::{Error, Result};
+use carrack_sys::late::Batch;
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
+use std::cell::RefCell;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 /// The most that is read of one control file, in bytes; `memory.stat` and
 /// `cgroup.procs` of the largest groups seen stay far below.
 pub(crate) const FILE_BYTES_MAX: usize = 16 << 20;
+
+/// Files that [`close_together`] keeps open at most.
+const TOGETHER_MAX: usize = 16;
+
+thread_local! {
+    /// Where this thread's files go instead of being closed, between [`close_together`] and the
+    /// end of its guard.
+    static TOGETHER: RefCell<Option<Batch>> = const { RefCell::new(None) };
+}
+
+/// Files of this thread stay open until the guard is dropped, which closes them with one call.
+pub(crate) fn close_together() -> Together {
+    TOGETHER.with_borrow_mut(|batch| *batch = Some(Batch::default()));
+    Together(())
+}
+
+/// See [`close_together`].
+pub(crate) struct Together(());
+
+impl Drop for Together {
+    fn drop(&mut self) {
+        TOGETHER.take();
+    }
+}
+
+fn close(fd: OwnedFd) {
+    TOGETHER.with_borrow_mut(|batch| match batch {
+        Some(batch) if batch.iter().len() < TOGETHER_MAX => batch.push(fd),
+        _ => drop(fd),
+    });
+}
 
 pub(crate) fn open(path: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {
     rustix::io::retry_on_intr(|| {
@@ -31,7 +67,10 @@ pub(crate) fn write_fd(fd: impl AsFd, value: &[u8]) -> Result<(), Errno> {
 
 /// Opens, writes and closes; the bare errno for callers that explain it.
 pub(crate) fn try_write(path: &Path, value: &str) -> Result<(), Errno> {
-    write_fd(open(path, OFlags::WRONLY)?, value.as_bytes())
+    let fd = open(path, OFlags::WRONLY)?;
+    let written = write_fd(&fd, value.as_bytes());
+    close(fd);
+    written
 }
 
 /// Opens, writes and closes.
@@ -77,6 +116,7 @@ pub(crate) fn read_single(path: &Path) -> Result<String> {
         let n = rustix::io::retry_on_intr(|| {
             rustix::io::read(&fd, rustix::buffer::spare_capacity(&mut text))
         })?;
+        close(fd);
         if n >= 4096 {
             return Ok(None);
         }

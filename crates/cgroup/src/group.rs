@@ -23,6 +23,7 @@ use rustix::io::Errno;
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
 /// Who makes the cgroups.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -79,6 +80,8 @@ pub struct Group {
     pub(crate) nodes: Vec<Node>,
     pub(crate) scope: Option<Scope>,
     pub(crate) rootless: bool,
+    /// The v1 `tasks` files in the order of the nodes, opened by create and taken by the first entry.
+    pub(crate) tasks: Mutex<Vec<OwnedFd>>,
 }
 
 /// Handles with which a new process enters the group without a grace-period wait.
@@ -95,8 +98,12 @@ impl Group {
     ///
     /// Needs write access to the parent cgroup. On failure nothing made by this call is left.
     pub fn create(layout: &Layout, request: &Request<'_>) -> Result<Group> {
+        let checked = |layout: &Layout| match layout.is_checked() {
+            true => Ok(layout.clone()),
+            false => Layout::checked(),
+        };
         if let Driver::Systemd { user } = request.driver {
-            return systemd::plan(layout, request, user);
+            return systemd::plan(&checked(layout)?, request, user);
         }
         let path = CgroupPath::parse(if request.path.is_empty() {
             request.id
@@ -109,11 +116,30 @@ impl Group {
                 reason: "a container cannot live in the root cgroup",
             });
         }
+        // What a rootless caller may not use is left out, so a wrong guess would not show.
+        if request.rootless {
+            return Group::create_below(&checked(layout)?, request, &path);
+        }
+        match Group::create_below(layout, request, &path) {
+            Err(error) if !layout.is_checked() => {
+                log::debug!("not as usual, looking for the hierarchies: {error}");
+                Group::create_below(&Layout::checked()?, request, &path)
+            }
+            other => other,
+        }
+    }
+
+    fn create_below(layout: &Layout, request: &Request<'_>, path: &CgroupPath) -> Result<Group> {
+        let _together = files::close_together();
         let mut made = Made::default();
         let mut nodes = Vec::with_capacity(layout.hierarchies().len());
+        let mut tasks = Vec::with_capacity(layout.hierarchies().len());
         for hierarchy in layout.hierarchies() {
-            match create_node(layout.mode(), hierarchy, &path, &mut made) {
-                Ok(node) => nodes.push(node),
+            match create_node(layout.mode(), hierarchy, path, &mut made) {
+                Ok((node, file)) => {
+                    nodes.push(node);
+                    tasks.extend(file);
+                }
                 Err(e) if request.rootless && lacks_rights(&e) => {
                     log::debug!("rootless, going on without this cgroup: {e}");
                 }
@@ -128,6 +154,7 @@ impl Group {
             nodes,
             scope: None,
             rootless: request.rootless,
+            tasks: Mutex::new(tasks),
         })
     }
 
@@ -169,6 +196,7 @@ impl Group {
             nodes,
             scope,
             rootless: !rustix::process::geteuid().is_root(),
+            tasks: Mutex::default(),
         }
     }
 
@@ -210,12 +238,18 @@ impl Group {
                 what: "be entered before attach() started its scope",
             });
         }
+        let opened = self
+            .tasks
+            .lock()
+            .map(|mut tasks| std::mem::take(&mut *tasks));
         let mut entry = Entry {
             v2: None,
-            v1_tasks: Vec::with_capacity(self.nodes.len()),
+            v1_tasks: opened.unwrap_or_default(),
         };
+        let open_all = entry.v1_tasks.is_empty();
         for node in &self.nodes {
             match node.version {
+                Version::V1 if !open_all => {}
                 Version::V1 => entry.v1_tasks.push(files::open_write(&node.file("tasks"))?),
                 Version::V2 => {
                     let fd = files::open(&node.dir, OFlags::PATH | OFlags::DIRECTORY)
@@ -286,6 +320,7 @@ impl Group {
             nodes,
             scope: None,
             rootless: self.rootless,
+            tasks: Mutex::default(),
         })
     }
 
@@ -365,7 +400,7 @@ fn create_node(
     hierarchy: &Hierarchy,
     path: &CgroupPath,
     made: &mut Made,
-) -> Result<Node> {
+) -> Result<(Node, Option<OwnedFd>)> {
     let base = if path.absolute {
         hierarchy.mountpoint.clone()
     } else {
@@ -386,7 +421,12 @@ fn create_node(
         // A limit that needs the controller explains this again; without limits it does not matter.
         log::debug!("controllers are not passed on to {:?}: {e}", node.dir);
     }
-    Ok(node)
+    // Every v1 cgroup has the file: a directory without it is on no cgroup file system.
+    let tasks = match node.version {
+        Version::V1 => Some(files::open_write(&node.file("tasks"))?),
+        Version::V2 => None,
+    };
+    Ok((node, tasks))
 }
 
 /// Where relative paths start: our own cgroup on v1. On v2 its parent, as our own holds

@@ -8,9 +8,10 @@
 //!
 //! The v1 controllers and the caller's own cgroups come from
 //! `/proc/self/cgroup`; the mount points are derived from it
-//! (`/sys/fs/cgroup/<controllers>`) and checked by file system magic.
-//! `/proc/self/mountinfo`, whose size grows with the host's mounts, is read
-//! only when such a directory is missing or is no cgroup file system, or when
+//! (`/sys/fs/cgroup/<controllers>`). [`Layout::detect`] believes that, as who makes
+//! a cgroup there finds out anyway; [`Layout::checked`] looks at each by file
+//! system magic, and reads `/proc/self/mountinfo`, whose size grows with the host's
+//! mounts, when one is missing or is no cgroup file system. It is also read when
 //! the caller's own cgroup is not visible below it (a container without a
 //! cgroup namespace). Nothing is cached beyond the value.
 
@@ -70,18 +71,33 @@ impl Hierarchy {
 pub struct Layout {
     mode: Mode,
     hierarchies: Vec<Hierarchy>,
+    checked: bool,
 }
 
 impl Layout {
-    /// Looks at `/sys/fs/cgroup` and `/proc/self/cgroup`.
+    /// Looks at `/sys/fs/cgroup` and `/proc/self/cgroup`; takes v1 hierarchies to be mounted where
+    /// everybody mounts them.
     ///
-    /// Fails when no cgroup file system is mounted at the usual place, or procfs cannot be read.
+    /// Fails when nothing is mounted at the usual place, or procfs cannot be read.
     pub fn detect() -> Result<Layout> {
         let own = files::read_single(Path::new("/proc/self/cgroup"))?;
-        Layout::detect_at(Path::new(CGROUP_ROOT), &own)
+        Layout::detect_at(Path::new(CGROUP_ROOT), &own, false)
     }
 
-    fn detect_at(root: &Path, own: &str) -> Result<Layout> {
+    /// The same, with a look at each v1 hierarchy: those that are mounted nowhere are left out.
+    ///
+    /// Fails when no cgroup file system is mounted, or procfs cannot be read.
+    pub fn checked() -> Result<Layout> {
+        let own = files::read_single(Path::new("/proc/self/cgroup"))?;
+        Layout::detect_at(Path::new(CGROUP_ROOT), &own, true)
+    }
+
+    /// Whether each hierarchy was looked at.
+    pub(crate) fn is_checked(&self) -> bool {
+        self.checked || self.mode == Mode::Unified
+    }
+
+    fn detect_at(root: &Path, own: &str, check: bool) -> Result<Layout> {
         let lines = parse_proc_cgroup(own);
         let v2_own = lines
             .iter()
@@ -100,7 +116,7 @@ impl Layout {
         let mut hierarchies = Vec::with_capacity(lines.len());
         for line in lines.iter().filter(|l| !l.controllers.is_empty()) {
             let derived = root.join(directory_of(&line.controllers));
-            let mountpoint = if magic(&derived) == Ok(CGROUP_SUPER_MAGIC) {
+            let mountpoint = if !check || magic(&derived) == Ok(CGROUP_SUPER_MAGIC) {
                 Some(derived)
             } else {
                 find_v1(&mut mounts, &line.controllers)?.map(|m| m.mountpoint.into())
@@ -134,7 +150,11 @@ impl Layout {
                 path: root.to_owned(),
             });
         }
-        Ok(Layout { mode, hierarchies })
+        Ok(Layout {
+            mode,
+            hierarchies,
+            checked: check,
+        })
     }
 
     fn unified(root: &Path, own: Option<String>) -> Layout {
@@ -146,6 +166,7 @@ impl Layout {
                 mountpoint: root.to_owned(),
                 own: own.unwrap_or_else(|| "/".to_owned()),
             }],
+            checked: true,
         }
     }
 
@@ -333,15 +354,25 @@ mod tests {
 
     #[test]
     fn a_missing_root_is_a_clear_error() {
-        let error = Layout::detect_at(Path::new("/nonexistent-cgroup"), "0::/").unwrap_err();
+        let error = Layout::detect_at(Path::new("/nonexistent-cgroup"), "0::/", true).unwrap_err();
         assert!(error.to_string().contains("/nonexistent-cgroup"));
     }
 
     #[test]
     fn this_machine_has_a_layout() {
-        match Layout::detect() {
+        match Layout::checked() {
             Ok(layout) => assert!(!layout.hierarchies().is_empty()),
             Err(e) => println!("skipped: {e}"),
         }
+    }
+
+    #[test]
+    fn a_v1_hierarchy_that_is_not_mounted_is_believed_until_it_is_checked() {
+        let root = std::env::temp_dir();
+        let own = "2:no-such-controller:/a\n";
+        let believed = Layout::detect_at(&root, own, false).unwrap();
+        assert_eq!(believed.hierarchies().len(), 1);
+        assert!(!believed.is_checked());
+        assert!(Layout::detect_at(&root, own, true).is_err());
     }
 }

@@ -117,6 +117,7 @@ mod tests {
             nodes,
             scope: None,
             rootless: false,
+            tasks: Default::default(),
         }
     }
 

@@ -116,6 +116,7 @@ pub(crate) fn plan(layout: &Layout, request: &Request<'_>, user: bool) -> Result
         nodes,
         scope: Some(scope),
         rootless: request.rootless,
+        tasks: Default::default(),
     })
 }
 
