@@ -40,14 +40,14 @@ impl Container {
     /// # Errors
     /// [`Error::WrongStatus`] when the container is stopped or paused; every step that fails.
     pub fn exec(&self, mut options: ExecOptions) -> Result<Executed, Error> {
-        let status = self.status()?;
+        let (status, init) = self.look()?;
         match status {
             Status::Created | Status::Running => {}
             Status::Paused if options.ignore_paused => {}
             Status::Stopped => return Err(self.not_running()),
             status => return Err(self.wrong_status("exec in", status)),
         }
-        let init = self.init().ok_or_else(|| self.not_running())?;
+        let init = init.ok_or_else(|| self.not_running())?;
         let spec = self.spec()?;
         let proc = procfs::open()?;
         let mut names = Names::default();
@@ -99,6 +99,7 @@ impl Container {
             session: true,
             hidden: true,
             become_root: flags & ns::USER != 0,
+            ignored: procfs::ignored(procfs::own_stat(proc.as_fd()).as_ref()),
             ..Birth::default()
         };
         if flags & ns::PID != 0 && privileged {
@@ -113,7 +114,7 @@ impl Container {
         let group = self.exec_group(options)?;
         if !group.is_none() {
             let entry = group.entry()?;
-            birth.tasks = entry.v1_tasks;
+            birth.tasks = entry.v1_tasks.into();
             birth.cgroup = entry.v2;
         }
         Ok(birth)

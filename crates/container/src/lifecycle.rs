@@ -35,26 +35,31 @@ impl Container {
     /// # Errors
     /// When procfs or the freezer cannot be read.
     pub fn status(&self) -> Result<Status, Error> {
+        Ok(self.look()?.0)
+    }
+
+    /// Where the container is in its life, and its init while that lives.
+    pub(crate) fn look(&self) -> Result<(Status, Option<OwnedFd>), Error> {
         let own = &self.record.carrack;
         if self.record.init_process_pid == 0 {
             let creating = own.creator != 0 && find(own.creator, own.creator_start).is_some();
-            return Ok(if creating {
-                Status::Creating
-            } else {
-                Status::Stopped
-            });
+            let status = match creating {
+                true => Status::Creating,
+                false => Status::Stopped,
+            };
+            return Ok((status, None));
         }
-        if self.init().is_none() {
-            return Ok(Status::Stopped);
-        }
-        if self.directory.waits_for_start() {
-            return Ok(Status::Created);
-        }
-        Ok(if self.is_frozen()? {
+        let Some(init) = self.init() else {
+            return Ok((Status::Stopped, None));
+        };
+        let status = if self.directory.waits_for_start() {
+            Status::Created
+        } else if self.is_frozen()? {
             Status::Paused
         } else {
             Status::Running
-        })
+        };
+        Ok((status, Some(init)))
     }
 
     fn is_frozen(&self) -> Result<bool, Error> {
@@ -192,7 +197,7 @@ impl Container {
 
     /// Deletes the container; the value is of no use after that.
     pub(crate) fn remove(&mut self, force: bool) -> Result<(), Error> {
-        let status = self.status()?;
+        let (status, init) = self.look()?;
         match status {
             Status::Stopped | Status::Created => {}
             _ if force => {}
@@ -214,7 +219,7 @@ impl Container {
             Some(made) => (Some(made.group), Some(made.spec)),
             None => (None, self.spec().ok()),
         };
-        self.end_processes(group, spec.as_ref())?;
+        self.end_processes(init, group, spec.as_ref())?;
         if self.record.carrack.intel_rdt_made {
             rdt::remove(Path::new(&self.record.intel_rdt_path));
         }
@@ -231,8 +236,13 @@ impl Container {
         Ok(())
     }
 
-    fn end_processes(&self, group: Option<Group>, spec: Option<&Spec>) -> Result<(), Error> {
-        if let Some(init) = self.init() {
+    fn end_processes(
+        &self,
+        init: Option<OwnedFd>,
+        group: Option<Group>,
+        spec: Option<&Spec>,
+    ) -> Result<(), Error> {
+        if let Some(init) = init {
             let _ = pidfd::send_signal(init.as_fd(), SIGKILL);
             if self.is_frozen()? {
                 self.cgroup()?.thaw()?;

@@ -52,8 +52,8 @@ pub struct CreateOptions {
     pub extra_env: Vec<String>,
     /// Mounts behind those of the configuration.
     pub extra_mounts: Vec<Mount>,
-    /// Size of the terminal instead of the configuration's.
-    pub console_size: Option<ConsoleSize>,
+    /// Asked for the size of the terminal instead of the configuration's, when there is one.
+    pub console_size: Option<fn() -> Option<ConsoleSize>>,
 }
 
 /// Choices for one exec.

@@ -55,24 +55,61 @@ fn open_below(proc: BorrowedFd<'_>, path: &str) -> carrack_sys::Result<OwnedFd> 
     rustix::fs::openat2(proc, path, flags, Mode::empty(), resolve)
 }
 
-/// Start time of a process in clock ticks since boot, field 22 of
-/// `/proc/PID/stat`; with the pid it names a process for good. `None` for a
-/// process that is gone or only waits to be reaped.
-pub fn start_time(proc: BorrowedFd<'_>, pid: i32) -> Option<u64> {
-    let file = open_below(proc, &format!("{pid}/stat")).ok()?;
-    // The line is made in one piece; the 22nd field is well within the first kilobyte.
-    let mut line = [0; 1024];
-    let length = rustix::io::read(&file, &mut line).ok()?;
-    let (state, start) = parse_stat(&String::from_utf8_lossy(line.get(..length)?))?;
-    (!matches!(state, b'Z' | b'X' | b'x')).then_some(start)
+/// Facts of `/proc/PID/stat`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stat {
+    /// The process.
+    pub pid: i32,
+    /// Start time in clock ticks since boot; with the pid it names a process for good.
+    pub start: u64,
+    /// The signals below 32 that the process ignores, signal n as bit n - 1.
+    pub ignored: u32,
 }
 
-/// State letter and start time of a stat line. The command may contain anything, so count from its end.
-fn parse_stat(stat: &str) -> Option<(u8, u64)> {
+/// The process' facts. `None` for one that is gone or only waits to be reaped.
+pub fn stat(proc: BorrowedFd<'_>, pid: i32) -> Option<Stat> {
+    let file = open_below(proc, &format!("{pid}/stat")).ok()?;
+    // The line is made in one piece; the fields that count are well within the first kilobyte.
+    let mut line = [0; 1024];
+    let length = rustix::io::read(&file, &mut line).ok()?;
+    let (state, stat) = parse_stat(pid, &String::from_utf8_lossy(line.get(..length)?))?;
+    (!matches!(state, b'Z' | b'X' | b'x')).then_some(stat)
+}
+
+/// Our own facts.
+pub fn own_stat(proc: BorrowedFd<'_>) -> Option<Stat> {
+    stat(proc, std::process::id() as i32)
+}
+
+/// The start time of [`stat`].
+pub fn start_time(proc: BorrowedFd<'_>, pid: i32) -> Option<u64> {
+    stat(proc, pid).map(|stat| stat.start)
+}
+
+/// The signals to give their default action in a child of the process with these facts: those
+/// that it ignores, or all that can be ignored when nothing is known.
+pub fn ignored(stat: Option<&Stat>) -> u32 {
+    const SIGKILL_AND_SIGSTOP: u32 = 1 << 8 | 1 << 18;
+    const SIGNALS: u32 = u32::MAX >> 1;
+    stat.map_or(SIGNALS, |stat| stat.ignored) & !SIGKILL_AND_SIGSTOP
+}
+
+/// State letter and facts of a stat line. The command may contain anything, so count from its end.
+fn parse_stat(pid: i32, stat: &str) -> Option<(u8, Stat)> {
     let after = stat.get(stat.rfind(')')? + 1..)?;
     let mut fields = after.split_ascii_whitespace();
     let state = *fields.next()?.as_bytes().first()?;
-    Some((state, fields.nth(18)?.parse().ok()?))
+    // Fields 22 and 33 of proc(5); the state is the third.
+    let start = fields.nth(18)?.parse().ok()?;
+    let ignored = fields.nth(10)?.parse().ok()?;
+    Some((
+        state,
+        Stat {
+            pid,
+            start,
+            ignored,
+        },
+    ))
 }
 
 /// Inode of the user namespace that the kernel starts with (`PROC_USER_INIT_INO`).
@@ -99,9 +136,34 @@ mod tests {
 
     #[test]
     fn a_command_with_parentheses_does_not_confuse_the_fields() {
-        let line = "7 (a) b) S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 4242 20";
-        assert_eq!(parse_stat(line), Some((b'S', 4242)));
-        assert_eq!(parse_stat("7 (a"), None);
+        let line = "7 (a) b) S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 4242 \
+                    23 24 25 26 27 28 29 30 0 0 4096 65536";
+        let stat = Stat {
+            pid: 7,
+            start: 4242,
+            ignored: 4096,
+        };
+        assert_eq!(parse_stat(7, line), Some((b'S', stat)));
+        assert_eq!(parse_stat(7, "7 (a"), None);
+    }
+
+    #[test]
+    fn ignored_signals_are_those_of_the_kernel() {
+        let proc = open().unwrap();
+        let mut child = std::process::Command::new("sh")
+            .args(["-c", "trap '' HUP USR1; exec sleep 100"])
+            .spawn()
+            .unwrap();
+        let wanted = 1 << 0 | 1 << 9;
+        let pid = i32::try_from(child.id()).unwrap();
+        let seen = (0..500).any(|_| {
+            std::thread::sleep(std::time::Duration::from_millis(2));
+            ignored(stat(proc.as_fd(), pid).as_ref()) & wanted == wanted
+        });
+        let _ = child.kill();
+        let _ = child.wait();
+        assert!(seen);
+        assert_eq!(ignored(None) & (1 << 8 | 1 << 18 | 1 << 31), 0);
     }
 
     #[test]

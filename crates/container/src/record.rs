@@ -105,20 +105,21 @@ pub struct Own {
 impl Record {
     /// A record for a container that is about to be made.
     pub(crate) fn new(id: &ContainerId) -> Self {
+        let owner = rustix::process::geteuid();
         Self {
             id: id.as_str().to_owned(),
             init_process_pid: 0,
             init_process_start: 0,
             created: humantime::format_rfc3339_nanos(std::time::SystemTime::now()).to_string(),
             config: RecordConfig::default(),
-            rootless: !rustix::process::geteuid().is_root(),
+            rootless: !owner.is_root(),
             cgroup_paths: BTreeMap::new(),
             namespace_paths: BTreeMap::new(),
             external_descriptors: Vec::new(),
             intel_rdt_path: String::new(),
             carrack: Own {
                 version: RECORD_VERSION,
-                owner: rustix::process::geteuid().as_raw(),
+                owner: owner.as_raw(),
                 ..Own::default()
             },
         }

@@ -33,6 +33,10 @@ const ST_RDONLY: u64 = 1;
 /// # Errors
 /// When neither a mount nor a copy could be made.
 pub fn shield() -> Result<(), Error> {
+    #[cfg(target_arch = "x86_64")]
+    if carrack_sys::prestart::is_out_of_reach() {
+        return Ok(());
+    }
     let failed = |e: Errno| Error::system("cannot protect the runtime's own program file", e);
     let file = rustix::fs::open(
         c"/proc/self/exe",

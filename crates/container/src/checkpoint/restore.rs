@@ -114,7 +114,8 @@ impl Restorer<'_> {
         let empty = Linux::default();
         let linux = maker.spec.linux.as_ref().unwrap_or(&empty);
         let proc = procfs::open()?;
-        let mut record = maker.first_record(linux, &proc)?;
+        let mut record =
+            maker.first_record(linux, &proc, procfs::own_stat(proc.as_fd()).as_ref())?;
         directory.save_config(maker.text)?;
         directory.save(&record)?;
         record.external_descriptors = record::stream_names(&proc, options.stdio.as_ref());

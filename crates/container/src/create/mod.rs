@@ -20,15 +20,14 @@ use crate::plan::{self, InitPlan};
 use crate::record::{self, Record, StateDir};
 use crate::runtime::{Container, Created, Made, Runtime};
 use crate::talk::{self, Answers, Child, Until};
-use crate::{
-    config, filter, group, hooks, namespaces, netdev, pid_file, procfs, rdt, userns, validate,
-};
+use crate::userns::{self, Mapping};
+use crate::{config, filter, group, hooks, namespaces, netdev, pid_file, procfs, rdt, validate};
 use carrack_cgroup::{Group, Layout};
 use carrack_spec::ContainerId;
 use carrack_spec::runtime::{Linux, Seccomp, Spec, Status};
 use carrack_sys::clone::Cloned;
 use outside::Outside;
-use planning::Planner;
+use planning::{Planned, Planner};
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -106,8 +105,10 @@ pub fn create(
         .map_err(|e| Error::path("cannot find the bundle", &options.bundle, e))?;
     let (text, mut spec) = configuration(&bundle, options.spec.take())?;
     spec.mounts.append(&mut options.extra_mounts);
-    if let (Some(process), Some(size)) = (&mut spec.process, options.console_size) {
-        process.console_size = Some(size);
+    if let (Some(process), Some(size)) = (&mut spec.process, options.console_size)
+        && process.terminal
+    {
+        process.console_size = size().or(process.console_size);
     }
     validate::spec(&spec)?;
     let mut undo = Undo {
@@ -156,7 +157,8 @@ impl Maker<'_> {
         let empty = Linux::default();
         let linux = self.spec.linux.as_ref().unwrap_or(&empty);
         let proc = procfs::open()?;
-        let mut record = self.first_record(linux, &proc)?;
+        let own_stat = procfs::own_stat(proc.as_fd());
+        let mut record = self.first_record(linux, &proc, own_stat.as_ref())?;
         record.external_descriptors = record::stream_names(&proc, options.stdio.as_ref());
         directory.save_config(self.text)?;
         directory.save(&record)?;
@@ -181,51 +183,17 @@ impl Maker<'_> {
             streams: &record.external_descriptors,
         };
         let mapping = planner.mapping;
-        let planned = planner.plan(proc, options)?;
-        let plan = &planned.plan;
+        let mut planned = planner.plan(proc, options)?;
+        planned.plan.birth.ignored = procfs::ignored(own_stat.as_ref());
         record.carrack.namespaces = planned.namespaces;
 
-        let mut child = clone_child(plan)?;
-        undo.child = Some(
-            child
-                .pidfd
-                .try_clone()
-                .map_err(|e| Error::system("cannot copy a descriptor", e))?,
-        );
-        record.note_init(plan.proc.as_fd(), child.pid);
-        directory.save(&record)?;
-        if plan.birth.wait {
-            let outside = Outside {
-                linux,
-                mapping,
-                closid: planned.closid.as_ref(),
-                process: &plan.process,
-                proc: plan.proc.as_fd(),
-                pid: child.pid,
-            };
-            outside.prepare(&mut record, undo)?;
-            directory.save(&record)?;
-            child.go()?;
-        }
-        let mut answers = CreateAnswers {
-            maker: self,
-            directory: &directory,
-            record: &mut record,
-            plan,
-            profile: planned.profile.as_ref(),
-        };
-        let until = if self.at_once {
-            Until::Executed
-        } else {
-            Until::Ready
-        };
-        child.follow(until, &planned.names, &mut answers)?;
-        if let Some(path) = &pid_file {
-            pid_file::write(path, child.pid)?;
-        }
-        if let (true, Some(hooks)) = (self.at_once, &self.spec.hooks) {
-            let state = record.state(Status::Running);
-            hooks::run("poststart", &hooks.poststart, &state)?;
+        let mut child = clone_child(&planned.plan)?;
+        let brought = self
+            .bring_up(&mut child, &planned, mapping, &mut record, undo)
+            .and_then(|()| self.announce(child.pid, pid_file.as_deref(), &record));
+        if let Err(error) = brought {
+            undo.child = Some(child.pidfd);
+            return Err(error);
         }
         let container =
             Container::from_parts(self.runtime.clone(), self.id.clone(), directory, record);
@@ -234,6 +202,63 @@ impl Maker<'_> {
             console: child.console,
             pidfd: child.pidfd,
         })
+    }
+
+    /// Leads the child to where it waits for start, or to its program.
+    fn bring_up(
+        &self,
+        child: &mut Child,
+        planned: &Planned<'_>,
+        mapping: Mapping,
+        record: &mut Record,
+        undo: &mut Undo,
+    ) -> Result<(), Error> {
+        let directory = StateDir::of(self.runtime.root(), self.id);
+        let plan = &planned.plan;
+        record.note_init(plan.proc.as_fd(), child.pid);
+        directory.save(record)?;
+        if plan.birth.wait {
+            let empty = Linux::default();
+            let outside = Outside {
+                linux: self.spec.linux.as_ref().unwrap_or(&empty),
+                mapping,
+                closid: planned.closid.as_ref(),
+                process: &plan.process,
+                proc: plan.proc.as_fd(),
+                pid: child.pid,
+            };
+            outside.prepare(record, undo)?;
+            directory.save(record)?;
+            child.go()?;
+        }
+        let mut answers = CreateAnswers {
+            maker: self,
+            directory: &directory,
+            record,
+            plan,
+            profile: planned.profile.as_ref(),
+        };
+        let until = if self.at_once {
+            Until::Executed
+        } else {
+            Until::Ready
+        };
+        child.follow(until, &planned.names, &mut answers)
+    }
+
+    /// What the caller and the hooks are told about a container that is there.
+    fn announce(&self, pid: i32, pid_file: Option<&Path>, record: &Record) -> Result<(), Error> {
+        if let Some(path) = pid_file {
+            pid_file::write(path, pid)?;
+        }
+        match &self.spec.hooks {
+            Some(hooks) if self.at_once => hooks::run(
+                "poststart",
+                &hooks.poststart,
+                &record.state(Status::Running),
+            ),
+            _ => Ok(()),
+        }
     }
 
     /// Makes the cgroup. Root of a user namespace looks like root and may have no right to any
@@ -258,7 +283,12 @@ impl Maker<'_> {
     }
 
     /// The record before anything else exists.
-    pub fn first_record(&self, linux: &Linux, proc: &OwnedFd) -> Result<Record, Error> {
+    pub fn first_record(
+        &self,
+        linux: &Linux,
+        proc: &OwnedFd,
+        own_stat: Option<&procfs::Stat>,
+    ) -> Result<Record, Error> {
         let mut record = Record::new(self.id);
         let spec = self.spec;
         record.config.rootfs = text_of(&self.rootfs(), "root.path")?;
@@ -273,14 +303,17 @@ impl Maker<'_> {
         own.bundle = bundle;
         own.oci_version = carrack_spec::runtime::OCI_VERSION.to_owned();
         own.annotations = spec.annotations.clone();
-        own.creator = std::process::id() as i32;
-        own.creator_start = procfs::start_time(proc.as_fd(), own.creator).unwrap_or(0);
+        (own.creator, own.creator_start) = own_stat.map_or_else(
+            || (std::process::id() as i32, 0),
+            |stat| (stat.pid, stat.start),
+        );
         own.systemd = self.runtime.options().systemd_cgroup;
-        own.systemd_user = own.systemd && !rustix::process::geteuid().is_root();
+        own.systemd_user = own.systemd && record.rootless;
         own.cgroups_path = linux.cgroups_path.clone();
-        own.rootless_cgroups = self.runtime.options().rootless.unwrap_or_else(|| {
-            !rustix::process::geteuid().is_root() || !procfs::in_first_user_namespace(proc.as_fd())
-        });
+        own.rootless_cgroups =
+            self.runtime.options().rootless.unwrap_or_else(|| {
+                record.rootless || !procfs::in_first_user_namespace(proc.as_fd())
+            });
         Ok(record)
     }
 

@@ -62,7 +62,7 @@ impl<'l> Planner<'_, 'l> {
         if !self.group.needs_attach() {
             let entry = self.group.entry()?;
             birth.cgroup = entry.v2;
-            birth.tasks = entry.v1_tasks;
+            birth.tasks = entry.v1_tasks.into();
         }
         let (program, profile) = filter::of(self.maker.runtime.root(), self.linux)?;
         let rootfs = self.rootfs(namespaces, options.no_pivot, &mut names)?;

@@ -23,10 +23,6 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 const SIGKILL: i32 = 9;
 const SIGTERM: i32 = 15;
-/// Signals that callers are known to ignore, which execve(2) would hand on: HUP by nohup,
-/// INT and QUIT by shells for what runs in the background, PIPE by Rust and Go, CHLD by
-/// programs that never wait, the rest by daemons.
-const RESET: [i32; 11] = [1, 2, 3, 10, 12, 13, 15, 17, 20, 21, 22];
 
 /// The child of `create` and `run`. Never returns.
 pub fn init(plan: &InitPlan, socket: BorrowedFd<'_>) -> ! {
@@ -80,6 +76,7 @@ fn run_init(plan: &InitPlan, socket: BorrowedFd<'_>) -> Step<std::convert::Infal
         ask(socket, Message::RunHooks)?;
     }
     if !plan.hooks.create_container.is_empty() {
+        rustix::process::umask(Mode::from_raw_mode(0o022));
         // Where hooks written for runc expect to be.
         rustix::process::fchdir(&root).at(Stage::CreateContainerHook)?;
     }
@@ -185,8 +182,11 @@ fn be_born(birth: &Birth, socket: BorrowedFd<'_>) -> Step {
         // EPERM: the process leads a group already, which a child of clone never does.
         rustix::process::setsid().at(Stage::Session)?;
     }
-    for signal in RESET {
-        signal::reset(signal).at(Stage::Session)?;
+    // HUP by nohup, INT and QUIT by shells for what runs in the background, PIPE by ourselves.
+    let mut left = birth.ignored;
+    while left != 0 {
+        signal::reset(left.trailing_zeros() as i32 + 1).at(Stage::Session)?;
+        left &= left - 1;
     }
     signal::unblock_all().at(Stage::Session)
 }

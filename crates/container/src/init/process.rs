@@ -9,6 +9,7 @@ use super::inroot::{self, Want};
 use super::report::{self, At, Fail, Message, Stage, Step};
 use super::{send_master, wait_for_go, write_proc};
 use crate::plan::{CapPlan, InitPlan, ProcessPlan, SeccompPlan, TerminalPlan};
+use carrack_sys::late::Late;
 use carrack_sys::{Errno, cred, exec as sys_exec, mount, pty, sched, seccomp};
 use rustix::fs::{Access, AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Uid};
 use std::ffi::CStr;
@@ -116,7 +117,7 @@ pub fn inner_null(plan: &ProcessPlan, root: BorrowedFd<'_>) -> Step {
     }
     // Not blocking: the image may have a fifo there.
     let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::NOFOLLOW;
-    let Ok(null) = inroot::open(root, c"dev/null", flags) else {
+    let Ok(null) = inroot::open(root, c"dev/null", flags).map(Late::from) else {
         return Ok(());
     };
     if inroot::character_device(null.as_fd()) != Ok(Some(rustix::fs::makedev(1, 3))) {
@@ -332,7 +333,10 @@ fn change_user(plan: &ProcessPlan) -> Step {
                 Err(errno) => return Err(errno).at_index(Stage::Capabilities, cap as usize),
             }
         }
-        cred::keep_caps(true).at(Stage::Capabilities)?;
+        // Only the way from root to another user costs the permitted set.
+        if plan.uid != 0 {
+            cred::keep_caps(true).at(Stage::Capabilities)?;
+        }
     }
     cred::setresgid(plan.gid).at_index(Stage::User, 1)?;
     cred::setresuid(plan.uid).at(Stage::User)
@@ -363,10 +367,15 @@ fn finish_capabilities(plan: &ProcessPlan) -> Step {
     let Some(CapPlan { sets, ambient, .. }) = &plan.caps else {
         return Ok(());
     };
-    cred::keep_caps(false).at(Stage::Capabilities)?;
+    if plan.uid != 0 {
+        cred::keep_caps(false).at(Stage::Capabilities)?;
+    }
     cred::capset(sets).at(Stage::Capabilities)?;
-    // exec empties the ambient set of a program with privileges only; start from none.
-    cred::ambient_clear().at(Stage::Capabilities)?;
+    // exec empties the ambient set of a program with privileges only; start from none. capset(2)
+    // leaves in it what is permitted and inheritable.
+    if sets.permitted & sets.inheritable != 0 {
+        cred::ambient_clear().at(Stage::Capabilities)?;
+    }
     for &cap in ambient {
         cred::ambient_raise(cap).at_index(Stage::Capabilities, cap as usize)?;
     }

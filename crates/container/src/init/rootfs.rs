@@ -13,6 +13,7 @@ use super::report::{self, At, Message, Stage, Step};
 use super::wait_for_go;
 use crate::plan::{Detached, DevicePlan, Fresh, MountKind, MountPlan, Pivot, RootfsPlan, Source};
 use carrack_sys::Errno;
+use carrack_sys::late::Late;
 use carrack_sys::mount::{self, MountAttr, attr};
 use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, Uid};
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
@@ -55,7 +56,7 @@ pub fn prepare<'a>(
         }
     };
     attach_root(plan, tree.as_fd())?;
-    // Device modes and directories are exactly what the plan says.
+    // Device modes and directories are exactly what the plan says. The process gets its own mask later.
     rustix::process::umask(Mode::empty());
     let mut entered: Option<&CStr> = None;
     for (index, mount) in plan.mounts.iter().enumerate() {
@@ -71,9 +72,8 @@ pub fn prepare<'a>(
             }
         }
     }
-    make_devices(tree.as_fd(), &plan.devices)?;
-    make_links(tree.as_fd(), plan)?;
-    rustix::process::umask(Mode::from_raw_mode(0o022));
+    let dev = make_devices(tree.as_fd(), &plan.devices)?;
+    make_links(tree.as_fd(), dev, plan)?;
     Ok(tree)
 }
 
@@ -85,7 +85,8 @@ fn attach_root(plan: &RootfsPlan, tree: BorrowedFd<'_>) -> Step {
         Err(Errno::ACCESS | Errno::NOENT) => rustix::fs::open(c"/", flags, Mode::empty()),
         other => other,
     };
-    mount::attach(tree, target.at(Stage::RootAttach)?.as_fd()).at(Stage::RootAttach)
+    let target = Late::from(target.at(Stage::RootAttach)?);
+    mount::attach(tree, target.as_fd()).at(Stage::RootAttach)
 }
 
 /// Mounts into a new directory of a fresh tmpfs, which stays the working directory for the next.
@@ -106,7 +107,11 @@ fn mount_fresh<'a>(
         return Err(Errno::INVAL);
     };
     if *entered != Some(fresh.top.as_c_str()) {
-        let top = inroot::open(root, &fresh.top, OFlags::PATH | OFlags::DIRECTORY)?;
+        let top = Late::from(inroot::open(
+            root,
+            &fresh.top,
+            OFlags::PATH | OFlags::DIRECTORY,
+        )?);
         inroot::enter(top.as_fd())?;
         *entered = Some(&fresh.top);
     }
@@ -150,6 +155,7 @@ fn mount_one(
                 Want::File
             };
             let target = inroot::ensure(root, &plan.destination, want)
+                .map(Late::from)
                 .at_index(Stage::MountDestination, index)?;
             if !plan.over_proc {
                 refuse_procfs(target.as_fd()).at_index(Stage::MountDestination, index)?;
@@ -172,6 +178,7 @@ fn mount_one(
             links,
         } => {
             let target = inroot::ensure(root, &plan.destination, Want::Directory)
+                .map(Late::from)
                 .at_index(Stage::MountDestination, index)?;
             let top =
                 gather(target.as_fd(), *flags, below, links).at_index(Stage::CgroupMount, index)?;
@@ -196,7 +203,9 @@ fn mount_one(
             } else {
                 inroot::ensure(root, &plan.destination, Want::Directory)
             };
-            let target = target.at_index(Stage::MountDestination, index)?;
+            let target = target
+                .map(Late::from)
+                .at_index(Stage::MountDestination, index)?;
             let plain = plan.propagation.is_empty() && plan.recursive == MountAttr::default();
             let untouched = !*copy_up && plain && mode.is_none() && !plan.hold;
             let Some(detached) = detached.as_ref().filter(|_| !untouched) else {
@@ -289,23 +298,23 @@ fn make_detached(
     detached: &Detached,
     mode: Option<Mode>,
 ) -> carrack_sys::Result<OwnedFd> {
-    let fs = rustix::mount::fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
-    rustix::mount::fsconfig_set_string(&fs, c"source", source)?;
+    let fs = Late::from(rustix::mount::fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?);
+    rustix::mount::fsconfig_set_string(fs.as_fd(), c"source", source)?;
     for (name, value) in &detached.options {
         match value {
-            Some(value) => rustix::mount::fsconfig_set_string(&fs, name, value)?,
-            None => rustix::mount::fsconfig_set_flag(&fs, name)?,
+            Some(value) => rustix::mount::fsconfig_set_string(fs.as_fd(), name, value)?,
+            None => rustix::mount::fsconfig_set_flag(fs.as_fd(), name)?,
         }
     }
     if let Some(mode) = mode {
         let digit = |shift: u32| b'0' + (mode.as_raw_mode() >> shift & 7) as u8;
         let octal = [digit(9), digit(6), digit(3), digit(0), 0];
         let octal = CStr::from_bytes_with_nul(&octal).map_err(|_| Errno::INVAL)?;
-        rustix::mount::fsconfig_set_string(&fs, c"mode", octal)?;
+        rustix::mount::fsconfig_set_string(fs.as_fd(), c"mode", octal)?;
     }
-    rustix::mount::fsconfig_create(&fs)?;
+    rustix::mount::fsconfig_create(fs.as_fd())?;
     let attr = MountAttrFlags::from_bits_retain(detached.attr as u32);
-    rustix::mount::fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, attr)
+    rustix::mount::fsmount(fs.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attr)
 }
 
 /// The mode of what the image has at a destination, if anything.
@@ -323,14 +332,17 @@ fn gather(
     below: &[(CString, CString, Option<CString>)],
     links: &[(CString, CString)],
 ) -> carrack_sys::Result<OwnedFd> {
-    let fs = rustix::mount::fsopen(c"tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
-    rustix::mount::fsconfig_set_string(&fs, c"mode", c"755")?;
-    rustix::mount::fsconfig_set_string(&fs, c"size", c"64k")?;
-    rustix::mount::fsconfig_create(&fs)?;
+    let fs = Late::from(rustix::mount::fsopen(
+        c"tmpfs",
+        FsOpenFlags::FSOPEN_CLOEXEC,
+    )?);
+    rustix::mount::fsconfig_set_string(fs.as_fd(), c"mode", c"755")?;
+    rustix::mount::fsconfig_set_string(fs.as_fd(), c"size", c"64k")?;
+    rustix::mount::fsconfig_create(fs.as_fd())?;
     let attr = MountAttrFlags::MOUNT_ATTR_NOSUID
         | MountAttrFlags::MOUNT_ATTR_NODEV
         | MountAttrFlags::MOUNT_ATTR_NOEXEC;
-    let top = rustix::mount::fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, attr)?;
+    let top = rustix::mount::fsmount(fs.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attr)?;
     mount::attach(top.as_fd(), target)?;
     inroot::enter(top.as_fd())?;
     for (name, kind, data) in below {
@@ -383,20 +395,22 @@ fn refuse_procfs(target: BorrowedFd<'_>) -> carrack_sys::Result<()> {
     }
 }
 
-fn make_devices(root: BorrowedFd<'_>, devices: &[DevicePlan]) -> Step {
-    let mut directory: Option<(&CStr, OwnedFd)> = None;
+/// Makes the nodes. Returns the container's `/dev` when the last ones lie there.
+fn make_devices(root: BorrowedFd<'_>, devices: &[DevicePlan]) -> Step<Option<Late>> {
+    let mut directory: Option<(&CStr, Late)> = None;
     for (index, device) in devices.iter().enumerate() {
         let parent = match &directory {
             Some((path, fd)) if *path == device.directory.as_c_str() => fd.as_fd(),
             _ => {
                 let fd = inroot::ensure(root, &device.directory, Want::Directory)
                     .at_index(Stage::Device, index)?;
-                directory.insert((&device.directory, fd)).1.as_fd()
+                directory.insert((&device.directory, fd.into())).1.as_fd()
             }
         };
         make_device(root, parent, device).at_index(Stage::Device, index)?;
     }
-    Ok(())
+    let dev = directory.filter(|(path, _)| *path == c"dev" || *path == c"/dev");
+    Ok(dev.map(|(_, fd)| fd))
 }
 
 fn make_device(
@@ -459,13 +473,18 @@ fn bind_device(root: BorrowedFd<'_>, device: &DevicePlan) -> carrack_sys::Result
     mount::attach(tree.as_fd(), target.as_fd())
 }
 
-fn make_links(root: BorrowedFd<'_>, plan: &RootfsPlan) -> Step {
+fn make_links(root: BorrowedFd<'_>, dev: Option<Late>, plan: &RootfsPlan) -> Step {
     if plan.links.is_empty() {
         return Ok(());
     }
-    let dev = inroot::ensure(root, c"dev", Want::Directory).at(Stage::DeviceLink)?;
+    let dev = match dev {
+        Some(dev) => dev,
+        None => inroot::ensure(root, c"dev", Want::Directory)
+            .at(Stage::DeviceLink)?
+            .into(),
+    };
     for (index, (target, name)) in plan.links.iter().enumerate() {
-        match rustix::fs::symlinkat(target, &dev, name) {
+        match rustix::fs::symlinkat(target, dev.as_fd(), name) {
             // What the image or a mount brought stays.
             Ok(()) | Err(Errno::EXIST) => {}
             Err(errno) => return Err(errno).at_index(Stage::DeviceLink, index),
@@ -540,9 +559,9 @@ pub fn protect(plan: &RootfsPlan, held: &[Option<OwnedFd>], root: BorrowedFd<'_>
 fn make_readonly(root: BorrowedFd<'_>, path: &CStr) -> carrack_sys::Result<()> {
     let target = match inroot::open(root, path, OFlags::PATH) {
         Err(Errno::NOENT | Errno::NOTDIR) => return Ok(()),
-        other => other?,
+        other => Late::from(other?),
     };
-    let tree = mount::clone_tree(target.as_fd(), c"", true)?;
+    let tree = Late::from(mount::clone_tree(target.as_fd(), c"", true)?);
     let readonly = MountAttr {
         set: attr::RDONLY,
         ..MountAttr::default()
@@ -556,42 +575,49 @@ fn make_readonly(root: BorrowedFd<'_>, path: &CStr) -> carrack_sys::Result<()> {
 /// read-only tmpfs, shared by all of them, over directories.
 #[derive(Default)]
 struct Mask {
-    null: Option<OwnedFd>,
-    empty: Option<OwnedFd>,
+    null: Option<Late>,
+    empty: Option<Late>,
 }
 
 impl Mask {
     fn cover(&mut self, root: BorrowedFd<'_>, path: &CStr) -> carrack_sys::Result<()> {
+        match inroot::open(root, path, OFlags::PATH | OFlags::DIRECTORY) {
+            Ok(directory) => return self.cover_directory(Late::from(directory).as_fd()),
+            Err(Errno::NOENT) => return Ok(()),
+            // A file, or one on the way.
+            Err(Errno::NOTDIR) => {}
+            Err(error) => return Err(error),
+        }
         let target = match inroot::open(root, path, OFlags::PATH) {
             Err(Errno::NOENT | Errno::NOTDIR) => return Ok(()),
-            other => other?,
+            other => Late::from(other?),
         };
-        if inroot::is_directory(target.as_fd())? {
-            return self.cover_directory(target.as_fd());
-        }
         let null = match &self.null {
             Some(fd) => fd,
-            None => self.null.insert(open_null(root)?),
+            None => self.null.insert(open_null(root)?.into()),
         };
-        let tree = mount::clone_tree(null.as_fd(), c"", false)?;
+        let tree = Late::from(mount::clone_tree(null.as_fd(), c"", false)?);
         mount::attach(tree.as_fd(), target.as_fd())
     }
 
     fn cover_directory(&mut self, target: BorrowedFd<'_>) -> carrack_sys::Result<()> {
         if let Some(empty) = &self.empty {
-            let copy = mount::clone_tree(empty.as_fd(), c"", false)?;
+            let copy = Late::from(mount::clone_tree(empty.as_fd(), c"", false)?);
             return mount::attach(copy.as_fd(), target);
         }
-        let fs = rustix::mount::fsopen(c"tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
-        rustix::mount::fsconfig_set_string(&fs, c"nr_inodes", c"1")?;
-        rustix::mount::fsconfig_create(&fs)?;
+        let fs = Late::from(rustix::mount::fsopen(
+            c"tmpfs",
+            FsOpenFlags::FSOPEN_CLOEXEC,
+        )?);
+        rustix::mount::fsconfig_set_string(fs.as_fd(), c"nr_inodes", c"1")?;
+        rustix::mount::fsconfig_create(fs.as_fd())?;
         let flags = MountAttrFlags::MOUNT_ATTR_RDONLY
             | MountAttrFlags::MOUNT_ATTR_NOSUID
             | MountAttrFlags::MOUNT_ATTR_NODEV
             | MountAttrFlags::MOUNT_ATTR_NOEXEC;
-        let empty = rustix::mount::fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, flags)?;
+        let empty = rustix::mount::fsmount(fs.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, flags)?;
+        let empty = self.empty.insert(empty.into());
         mount::attach(empty.as_fd(), target)?;
-        self.empty = Some(empty);
         Ok(())
     }
 }

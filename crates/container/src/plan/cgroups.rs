@@ -13,10 +13,9 @@ use super::process::c_string;
 use crate::error::Error;
 use carrack_cgroup::{ContainerMounts, HierarchyMount};
 use carrack_spec::runtime::Mount;
-use carrack_sys::mount::{MountAttr, attr, clone_tree, mount_setattr};
+use carrack_sys::mount::{MountAttr, attr, clone_tree_with};
 use rustix::fs::CWD;
 use std::ffi::CString;
-use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -173,12 +172,11 @@ impl Builder<'_> {
         let attr = self.options.attributes();
         let source = if self.context.privileged {
             let failed = |e| Error::path("cannot open the cgroup", directory, e);
-            let tree = clone_tree(CWD, &path, false).map_err(failed)?;
             let attr = MountAttr {
                 propagation: ms::SLAVE,
                 ..attr
             };
-            mount_setattr(tree.as_fd(), false, &attr).map_err(failed)?;
+            let tree = clone_tree_with(CWD, &path, false, &attr).map_err(failed)?;
             Source::Tree(tree)
         } else {
             Source::Path(path)

@@ -28,6 +28,7 @@ pub use rootfs::{CgroupMounts, Pivot, RootfsContext, RootfsPlan, rootfs_plan};
 pub use terminal::{TerminalPlan, terminal_plan};
 
 use carrack_sys::exec::CVec;
+use carrack_sys::late::Batch;
 use std::ffi::CString;
 use std::os::fd::OwnedFd;
 
@@ -41,7 +42,7 @@ pub struct Birth {
     /// A cgroup v2 directory to be born in.
     pub cgroup: Option<OwnedFd>,
     /// v1 `tasks` files: the child writes itself into each.
-    pub tasks: Vec<OwnedFd>,
+    pub tasks: Batch,
     /// Namespaces to enter, in this order: file or pidfd, and `CLONE_NEW…` flags.
     pub joins: Vec<(OwnedFd, u64)>,
     /// Namespaces to leave for new ones after the joins.
@@ -54,6 +55,8 @@ pub struct Birth {
     pub become_root: bool,
     /// Become a new session's leader.
     pub session: bool,
+    /// Signals that get their default action, which exec would else hand on ignored: signal n as bit n - 1.
+    pub ignored: u32,
     /// Processes of a container can see the child before it is one of them.
     pub hidden: bool,
 }

@@ -12,7 +12,8 @@ use carrack_sys::exec::CVec;
 use carrack_sys::sched::{BitSet, SchedAttr};
 use carrack_sys::seccomp::SockFilter;
 use rustix::process::{Resource, Rlimit};
-use std::collections::hash_map::Entry;
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::ffi::CString;
 use std::os::fd::OwnedFd;
 
@@ -231,7 +232,7 @@ fn environment(process: &Process, context: &ProcessContext<'_>) -> Result<Vec<CS
 /// Of several settings of a name, keeps the last in the place of the first: getenv(3)
 /// and shells differ in which one they would find.
 fn keep_last(env: &mut Vec<CString>) {
-    let mut places = std::collections::HashMap::with_capacity(env.len());
+    let mut places = BTreeMap::new();
     for variable in std::mem::take(env) {
         let bytes = variable.to_bytes();
         let end = bytes.iter().position(|&byte| byte == b'=');

@@ -7,12 +7,12 @@ use super::options::{libc_ms as ms, propagation_named};
 use super::process::c_string;
 use crate::error::{Error, Names};
 use carrack_spec::runtime::{Mount, NamespaceKind, Spec};
-use carrack_sys::mount::{MountAttr, clone_tree, mount_setattr};
+use carrack_sys::mount::{MountAttr, clone_tree_with};
 use rustix::fs::CWD;
 use std::cell::RefCell;
 use std::collections::HashSet;
 use std::ffi::CString;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
 /// The root file system of a container.
@@ -277,12 +277,11 @@ fn root_tree(path: &CString, propagation: u64, privileged: bool) -> Result<Sourc
             e,
         )
     };
-    let tree = clone_tree(CWD, path, true).map_err(failed)?;
     let attr = MountAttr {
         propagation,
         ..MountAttr::default()
     };
-    mount_setattr(tree.as_fd(), true, &attr).map_err(failed)?;
+    let tree = clone_tree_with(CWD, path, true, &attr).map_err(failed)?;
     Ok(Source::Tree(tree))
 }
 

@@ -241,7 +241,7 @@ fn options(context: &Context, id: &ContainerId, detach: bool) -> Result<CreateOp
         no_new_keyring: matches.on(&NO_NEW_KEYRING),
         pid_file: path(&PID_FILE),
         extra_env,
-        console_size: if detach { None } else { host_size() },
+        console_size: (!detach).then_some(host_size),
         ..CreateOptions::default()
     };
     if Notify::manager().is_some() {
