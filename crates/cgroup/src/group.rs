@@ -130,7 +130,6 @@ impl Group {
     }
 
     fn create_below(layout: &Layout, request: &Request<'_>, path: &CgroupPath) -> Result<Group> {
-        let _together = files::close_together();
         let mut made = Made::default();
         let mut nodes = Vec::with_capacity(layout.hierarchies().len());
         let mut tasks = Vec::with_capacity(layout.hierarchies().len());
@@ -491,6 +490,7 @@ fn inherit_cpuset(node: &Node, dir: &Path) -> Result<()> {
     let Some(parent) = dir.parent() else {
         return Ok(());
     };
+    let _together = files::close_together();
     for file in ["cpuset.cpus", "cpuset.mems"] {
         let read = || files::read_single(&parent.join(file));
         let mut value = read()?;
