@@ -43,6 +43,20 @@ pub struct TlsSettings {
     pub skip_verify: bool,
 }
 
+impl TlsSettings {
+    /// What of these settings counts for another place that the host sends us to: on
+    /// another host its authorities only, neither who we are nor any waiver.
+    pub(crate) fn for_other_place(&self, same_host: bool) -> Self {
+        match same_host {
+            true => self.clone(),
+            false => Self {
+                ca: self.ca.clone(),
+                ..Self::default()
+            },
+        }
+    }
+}
+
 /// Why a TLS configuration cannot be made.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {

@@ -282,7 +282,7 @@ impl Wire {
         let tls = if own {
             call.tls
         } else {
-            elsewhere = for_other_host(call, url);
+            elsewhere = call.tls.for_other_place(url.host() == call.url.host());
             &elsewhere
         };
         let mut fields = call.fields.clone();
@@ -313,16 +313,6 @@ impl Wire {
             }),
             Err(source) => Err(http_error(asked, source)),
         }
-    }
-}
-
-/// Authorities go along to other hosts, what identifies us or is waived does not.
-fn for_other_host(call: &Call<'_>, url: &Url) -> TlsSettings {
-    let same_host = url.host() == call.url.host();
-    TlsSettings {
-        ca: call.tls.ca.clone(),
-        client: Vec::new(),
-        skip_verify: call.tls.skip_verify && same_host,
     }
 }
 

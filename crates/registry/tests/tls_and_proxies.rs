@@ -271,6 +271,25 @@ fn an_upload_location_with_the_wrong_scheme_stays_on_tls() {
     assert_eq!(server.requests().len(), 3);
 }
 
+#[test]
+fn a_layer_that_registries_may_not_hand_on_comes_from_its_maker() {
+    let authority = Authority::new();
+    let maker = authority.start();
+    let server = Server::with_tls(Some(Arc::clone(&authority.server)), |_, _| {
+        answer(404, "", "")
+    });
+    let client = client(&server.host, authority.tls());
+    let mut descriptor = blob();
+    descriptor.urls = vec![
+        "http://127.0.0.1:1/plain".to_owned(),
+        format!("https://{}/layer", maker.host),
+    ];
+    let mut text = String::new();
+    let mut blob = repository(&client, &server.host).blob(&descriptor).unwrap();
+    blob.read_to_string(&mut text).unwrap();
+    assert_eq!(text, "hello");
+}
+
 /// A proxy for one kind of request: tunnels, or forwarded plain requests.
 fn proxy(to: String, log: Arc<Mutex<Vec<String>>>) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -149,9 +149,10 @@ impl Auth {
                     realm: realm.clone(),
                     service: service.clone(),
                     scopes: wants.scopes.clone().with(scope),
-                    account: format!("{} {:?}", wants.endpoint.host, credential),
+                    host: wants.endpoint.host.clone(),
+                    credential: credential.clone(),
                 };
-                Some(self.bearer(wire, wants, key, credential.as_ref(), stale)?)
+                Some(self.bearer(wire, wants, key, stale)?)
             }
             Challenge::Other(_) => None,
         };
@@ -164,7 +165,6 @@ impl Auth {
         wire: &Wire,
         wants: &Wants<'_>,
         key: Key,
-        credential: Option<&Credential>,
         stale: bool,
     ) -> Result<String, Error> {
         let slot = Arc::clone(crate::locked(&self.tokens).entry(key.clone()).or_default());
@@ -173,11 +173,10 @@ impl Auth {
             return Ok(token.header());
         }
         *kept = None;
-        let token =
-            token::fetch(wire, wants, &key, credential, false).map_err(|source| Error::Token {
-                host: wants.endpoint.host.clone(),
-                source: Box::new(source),
-            })?;
+        let token = token::fetch(wire, wants, &key, false).map_err(|source| Error::Token {
+            host: wants.endpoint.host.clone(),
+            source: Box::new(source),
+        })?;
         let header = token.header();
         *kept = Some(token);
         Ok(header)
@@ -202,9 +201,10 @@ impl Auth {
             realm: realm.clone(),
             service: service.clone(),
             scopes: wants.scopes.clone(),
-            account: String::new(),
+            host: wants.endpoint.host.clone(),
+            credential: wants.credential.cloned(),
         };
-        let token = token::fetch(wire, wants, &key, wants.credential, true);
+        let token = token::fetch(wire, wants, &key, true);
         token
             .map(|token| token.refresh)
             .map_err(|source| Error::Token {

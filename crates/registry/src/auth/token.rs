@@ -7,7 +7,6 @@ use serde::Deserialize;
 use super::{Scopes, Wants};
 use crate::credentials::Credential;
 use crate::error::Error;
-use crate::tls::TlsSettings;
 use crate::url::{Url, escape};
 use crate::wire::{Call, Source, Wire};
 
@@ -23,12 +22,14 @@ const LIFE_MAX: Duration = Duration::from_secs(3600);
 const CLIENT_ID: &str = "carrack";
 
 /// What a token is for.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub(super) struct Key {
     pub(super) realm: String,
     pub(super) service: String,
     pub(super) scopes: Scopes,
-    pub(super) account: String,
+    /// The registry, and whose token it is.
+    pub(super) host: String,
+    pub(super) credential: Option<Credential>,
 }
 
 /// A token and how long it holds.
@@ -62,13 +63,13 @@ pub(super) fn fetch(
     wire: &Wire,
     wants: &Wants<'_>,
     key: &Key,
-    credential: Option<&Credential>,
     offline: bool,
 ) -> Result<Kept, Error> {
     let realm = realm(wants, &key.realm)?;
-    let tls = tls_for(wants, &realm);
+    let same_host = realm.host() == wants.url.host();
+    let tls = wants.endpoint.tls.for_other_place(same_host);
     let before = Instant::now();
-    let answer = match credential {
+    let answer = match &key.credential {
         Some(Credential::IdentityToken(token)) => {
             let mut form = vec![
                 ("grant_type", "refresh_token".to_owned()),
@@ -95,7 +96,7 @@ pub(super) fn fetch(
             for scope in key.scopes.texts() {
                 url = url.with_query("scope", &scope);
             }
-            if let Some(username) = other.and_then(Credential::username) {
+            if let Some(username) = other.as_ref().and_then(Credential::username) {
                 url = url.with_query("account", username);
             }
             if offline {
@@ -104,7 +105,7 @@ pub(super) fn fetch(
                     .with_query("client_id", CLIENT_ID);
             }
             let mut call = Call::new("GET", url, &tls);
-            if let Some(header) = other.and_then(Credential::header) {
+            if let Some(header) = other.as_ref().and_then(Credential::header) {
                 call.private.push(("Authorization".to_owned(), header));
             }
             wire.call(&call)?
@@ -148,20 +149,5 @@ fn realm(wants: &Wants<'_>, realm: &str) -> Result<Url, Error> {
             "its token server {url} is not reached over TLS"
         ))),
         false => Ok(url),
-    }
-}
-
-/// The registry's own authorities are believed for its token server too.
-fn tls_for(wants: &Wants<'_>, realm: &Url) -> TlsSettings {
-    let own = &wants.endpoint.tls;
-    let same_host = realm.host() == wants.url.host();
-    TlsSettings {
-        ca: own.ca.clone(),
-        client: if same_host {
-            own.client.clone()
-        } else {
-            Vec::new()
-        },
-        skip_verify: own.skip_verify && same_host,
     }
 }

@@ -17,8 +17,11 @@ use sha2::{Digest as _, Sha256, Sha512};
 use super::{Ask, At, Repository};
 use crate::config::Endpoint;
 use crate::error::{Asked, Error};
+use crate::url::Url;
 use crate::wire::{Answer, http_error};
 
+/// Most other places of a blob (`urls` of its descriptor) that are tried.
+const URLS_MAX: usize = 8;
 /// Most connections that are opened for one blob.
 pub const RESUMES_MAX: u32 = 100;
 /// As many bytes are progress: the count of failures starts anew.
@@ -31,6 +34,8 @@ pub struct Blob {
     repository: Repository,
     digest: Digest,
     size: u64,
+    /// Other places that have it, over TLS.
+    urls: Vec<Url>,
     at: u64,
     answer: Option<Answer>,
     /// Failures since the last progress, and where that was.
@@ -57,6 +62,13 @@ impl Repository {
             repository: self.clone(),
             digest: descriptor.digest.clone(),
             size: descriptor.size,
+            urls: descriptor
+                .urls
+                .iter()
+                .filter_map(|url| Url::parse(url).ok())
+                .filter(Url::https)
+                .take(URLS_MAX)
+                .collect(),
             at: offset,
             answer: None,
             failures: 0,
@@ -99,21 +111,32 @@ impl Blob {
     fn open(&mut self) -> Result<(), Error> {
         self.opened += 1;
         let repository = self.repository.clone();
+        let path = format!("blobs/{}", self.digest);
         let answer = repository.anywhere(false, &mut |endpoint, attempts| {
-            self.ask(endpoint, attempts)
-        })?;
-        self.answer = Some(answer);
+            self.ask(endpoint, At::Path(&path), attempts)
+        });
+        self.answer = Some(match answer {
+            // Layers that a registry may not hand on are at their maker's.
+            Err(error) if error.is_not_found() => self.elsewhere().ok_or(error)?,
+            other => other?,
+        });
         Ok(())
     }
 
-    fn ask(&self, endpoint: &Endpoint, attempts: u32) -> Result<Answer, Error> {
+    /// The blob from the first of its other places that gives it.
+    fn elsewhere(&self) -> Option<Answer> {
+        let endpoint = self.repository.endpoints().last()?;
+        let mut urls = self.urls.iter();
+        urls.find_map(|url| self.ask(endpoint, At::Url(url), 1).ok())
+    }
+
+    fn ask(&self, endpoint: &Endpoint, at: At<'_>, attempts: u32) -> Result<Answer, Error> {
         let mut ask = Ask::new("GET").attempts(attempts);
         if self.at > 0 {
             ask = ask.field("Range", format!("bytes={}-", self.at));
         }
-        let path = format!("blobs/{}", self.digest);
         let to = self.repository.puller(endpoint);
-        let answer = self.repository.inner().ask(&to, At::Path(&path), &ask)?;
+        let answer = self.repository.inner().ask(&to, at, &ask)?;
         let mut answer = answer.expect(&[200, 206])?;
         if let Some(encoding) = answer.field("content-encoding")
             && !encoding.eq_ignore_ascii_case("identity")

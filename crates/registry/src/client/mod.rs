@@ -185,7 +185,12 @@ impl Inner {
     fn authorized(&self, to: &To<'_>, ask: &Ask<'_>, url: Url) -> Result<Answer, Error> {
         let endpoint = to.endpoint;
         let mut call = call(to, ask, url);
+        let elsewhere;
         if !belongs_to(&call.url, endpoint) {
+            let same_host = Url::of(true, &endpoint.address, "/")
+                .is_ok_and(|own| own.host() == call.url.host());
+            elsewhere = endpoint.tls.for_other_place(same_host);
+            call.tls = &elsewhere;
             return self.wire.call(&call);
         }
         if ask.bare {

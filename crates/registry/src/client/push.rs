@@ -49,8 +49,15 @@ impl Repository {
     /// # Errors
     /// [`Error`] of the registry, except that there is no such manifest.
     pub fn has_manifest(&self, digest: &Digest) -> Result<bool, Error> {
-        match self.head(&self.pusher(), Which::Digest(digest), u32::MAX) {
-            Ok(_) => Ok(true),
+        let to = self.pusher();
+        let which = Which::Digest(digest);
+        let found = match self.head(&to, which, u32::MAX) {
+            // The header fields do not say it.
+            Ok(None) => self.fetch(&to, which, u32::MAX).map(|_| ()),
+            other => other.map(|_| ()),
+        };
+        match found {
+            Ok(()) => Ok(true),
             Err(error) if error.is_not_found() => Ok(false),
             Err(error) => Err(error),
         }
