@@ -15,7 +15,7 @@
 # Changes to disks are thrown away (-snapshot); what is to stay goes out over a writable share.
 set -euo pipefail
 D=${TESTVM_DIR:-/var/tmp/carrack-testvm}; SUITE=${TESTVM_SUITE:-trixie}; MIRROR=${TESTVM_MIRROR:-}
-PKGS=systemd,systemd-sysv,dbus,udev,kmod,linux-image-amd64,apparmor,selinux-basics,selinux-policy-default,policycoreutils,initramfs-tools,iproute2,procps,util-linux,e2fsprogs,busybox-static,uidmap,jq,passwd,dbus-user-session,libpam-systemd,criu${TESTVM_PACKAGES:+,$TESTVM_PACKAGES}
+PKGS=systemd,systemd-sysv,dbus,udev,kmod,linux-image-amd64,apparmor,selinux-basics,selinux-policy-default,policycoreutils,initramfs-tools,iproute2,procps,util-linux,e2fsprogs,busybox-static,uidmap,jq,passwd,dbus-user-session,libpam-systemd,criu,iptables${TESTVM_PACKAGES:+,$TESTVM_PACKAGES}
 
 tree_setup() { # $1 = root tree
   local r=$1

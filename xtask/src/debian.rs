@@ -102,6 +102,11 @@ pub const TESTS: &[Package] = &[
     ),
     package("criu", "/usr/sbin/criu", "checkpoint and restore"),
     package(
+        "iptables",
+        "/usr/sbin/iptables-restore",
+        "what criu holds the network with",
+    ),
+    package(
         "docker-registry",
         "/usr/bin/docker-registry",
         "what images are pulled from and pushed to",

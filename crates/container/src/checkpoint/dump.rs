@@ -12,7 +12,7 @@ use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Component, Path, PathBuf};
 
 const LOG: &str = "dump.log";
 
@@ -123,7 +123,12 @@ fn check_parent(options: &CheckpointOptions) -> Result<(), Error> {
     let Some(parent) = &options.parent else {
         return Ok(());
     };
-    let whole = options.criu.images.join(parent);
+    let images = &options.criu.images;
+    let whole = match images.exists() {
+        true => images.join(parent),
+        // It will be made; until then no way leads through it.
+        false => without_dots(&images.join(parent)),
+    };
     let failed = |e| {
         Error::path(
             "cannot use the earlier checkpoint (--parent-path)",
@@ -137,6 +142,21 @@ fn check_parent(options: &CheckpointOptions) -> Result<(), Error> {
         return Err(failed(std::io::Error::other(reason)));
     }
     std::fs::read_dir(&whole).map(drop).map_err(failed)
+}
+
+/// The path with each `..` taken with what stands before it.
+fn without_dots(path: &Path) -> PathBuf {
+    let mut clean = PathBuf::new();
+    for part in path.components() {
+        let last = clean.components().next_back();
+        match (part, last) {
+            (Component::ParentDir, Some(Component::Normal(_))) => {
+                clean.pop();
+            }
+            _ => clean.push(part),
+        }
+    }
+    clean
 }
 
 /// Network and pid namespaces given by path stay as they are, outside of the checkpoint.
@@ -171,5 +191,32 @@ fn notified(response: &Response, status: &mut Option<OwnedFd>) {
         && let Err(error) = rustix::io::write(&fd, &[0])
     {
         log::warn!("cannot tell that lazy pages can be served: {error}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_earlier_checkpoint_is_found_before_the_images_directory_is_made() {
+        for (path, wanted) in [
+            ("/a/images/../before", "/a/before"),
+            ("images/../before", "before"),
+            ("images/../../before", "../before"),
+            ("../images/../before", "../before"),
+        ] {
+            assert_eq!(without_dots(Path::new(path)), Path::new(wanted), "{path}");
+        }
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::create_dir(directory.path().join("before")).unwrap();
+        let mut options = CheckpointOptions {
+            parent: Some("../before".into()),
+            ..CheckpointOptions::default()
+        };
+        options.criu.images = directory.path().join("images");
+        check_parent(&options).unwrap();
+        options.parent = Some("../missing".into());
+        assert!(check_parent(&options).is_err());
     }
 }

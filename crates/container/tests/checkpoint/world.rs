@@ -25,6 +25,7 @@ impl World {
     pub fn new() -> Result<Self, Skip> {
         skip::root()?;
         let criu = skip::program("criu")?;
+        skip::program("iptables-restore")?;
         let check = Command::new(criu).arg("check").output();
         let check = check.map_err(|e| Skip::new(format!("cannot run criu: {e}")))?;
         if !check.status.success() {
