@@ -43,11 +43,7 @@ pub fn load(engine: &Engine, flags: &LoadFlags) -> anyhow::Result<u8> {
 /// The records cannot be read.
 pub fn list(engine: &Engine, flags: &ImagesFlags) -> anyhow::Result<u8> {
     let mut images = engine.store().images().map_err(EngineError::from)?;
-    images.sort_by(|a, b| {
-        b.loaded
-            .cmp(&a.loaded)
-            .then_with(|| a.name().cmp(&b.name()))
-    });
+    images.sort_by_cached_key(|image| (std::cmp::Reverse(image.loaded), image.name()));
     if flags.quiet {
         for image in &images {
             writeln!(std::io::stdout(), "{}", image.id.short())?;
