@@ -64,8 +64,8 @@ pub enum ArchiveError {
     Store(#[from] StoreError),
 }
 
-/// An open archive.
-pub(crate) struct Archive {
+/// An open archive: files by their names.
+pub struct Archive {
     path: PathBuf,
     form: Form,
 }
@@ -85,7 +85,10 @@ enum Member {
 
 impl Archive {
     /// Opens `path`, or standard input when it is `None`.
-    pub(crate) fn open(store: &Store, path: Option<&Path>) -> Result<Self, ArchiveError> {
+    ///
+    /// # Errors
+    /// [`ArchiveError`].
+    pub fn open(store: &Store, path: Option<&Path>) -> Result<Self, ArchiveError> {
         let shown = path.unwrap_or(Path::new("standard input")).to_owned();
         let io = |action| {
             let path = shown.clone();
@@ -127,16 +130,20 @@ impl Archive {
     }
 
     /// Where the archive came from, for messages and names.
-    pub(crate) fn path(&self) -> &Path {
+    pub fn path(&self) -> &Path {
         &self.path
     }
 
-    pub(crate) fn has(&self, name: &str) -> bool {
+    /// True when the archive has a file of this name.
+    pub fn has(&self, name: &str) -> bool {
         self.open_file(name).is_ok()
     }
 
-    /// A whole small document.
-    pub(crate) fn read(&self, name: &str, max: u64) -> Result<Vec<u8>, ArchiveError> {
+    /// A whole small document of at most `max` bytes.
+    ///
+    /// # Errors
+    /// [`ArchiveError`].
+    pub fn read(&self, name: &str, max: u64) -> Result<Vec<u8>, ArchiveError> {
         let (reader, bytes) = self.open_file(name)?;
         if bytes > max {
             return Err(ArchiveError::TooLarge {
@@ -158,10 +165,10 @@ impl Archive {
     }
 
     /// A stream over one file, and its size.
-    pub(crate) fn open_file(
-        &self,
-        name: &str,
-    ) -> Result<(Box<dyn Read + Send + '_>, u64), ArchiveError> {
+    ///
+    /// # Errors
+    /// [`ArchiveError`].
+    pub fn open_file(&self, name: &str) -> Result<(Box<dyn Read + Send + '_>, u64), ArchiveError> {
         let missing = || ArchiveError::Missing(name.to_owned());
         match &self.form {
             Form::Directory(root) => {
@@ -313,11 +320,7 @@ enum CopyError {
 
 /// Copies, and decompresses, to a file that has no name and goes away with its descriptor.
 fn plain_copy(store: &Store, mut from: File) -> Result<File, CopyError> {
-    let directory = store.path("tmp");
-    let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC;
-    let mut to = rustix::fs::open(&directory, flags, Mode::from_raw_mode(0o600))
-        .map(File::from)
-        .map_err(|e| CopyError::Store(StoreError::io("make a file in", &directory)(e.into())))?;
+    let mut to = store.unnamed_file().map_err(CopyError::Store)?;
     let mut magic = Vec::new();
     (&mut from)
         .take(4)

@@ -18,21 +18,39 @@ use std::sync::{Mutex, PoisonError};
 const CHUNK_BYTES: usize = 512 << 10;
 /// What deflate can look back.
 const WINDOW_BYTES: usize = 32 << 10;
-const GZIP_LEVEL: u32 = 6;
-const ZSTD_LEVEL: i32 = 3;
+/// Levels of gzip: the least, the usual and the greatest.
+pub const LEVEL_GZIP: (i32, i32, i32) = (1, 6, 9);
+/// Levels of zstd; the greatest ones need much memory to decompress and are left out.
+pub const LEVEL_ZSTD: (i32, i32, i32) = (1, 3, 19);
 const THREADS_MAX: usize = 8;
 /// No name, no time, an unknown system.
 const GZIP_HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff];
 
-/// Compresses `input` to its end into `output`; describes what was written.
+/// Compresses `input` to its end into `output`, with the usual level; describes what was written.
 ///
 /// # Errors
 /// Errors of either stream.
 pub fn compress(
+    input: impl Read,
+    compression: Compression,
+    output: impl Write,
+) -> Result<Descriptor> {
+    compress_at(None, input, compression, output)
+}
+
+/// As [`compress`], with a level; one beyond the greatest or least counts as that.
+///
+/// # Errors
+/// Errors of either stream.
+pub fn compress_at(
+    level: Option<i32>,
     mut input: impl Read,
     compression: Compression,
     output: impl Write,
 ) -> Result<Descriptor> {
+    let level = |(least, usual, greatest): (i32, i32, i32)| {
+        level.map_or(usual, |level| level.clamp(least, greatest))
+    };
     let mut output = Hashed {
         output,
         hash: Sha256::new(),
@@ -44,11 +62,11 @@ pub fn compress(
             Form::Plain
         }
         Compression::Gzip => {
-            gzip(&mut input, &mut output)?;
+            gzip(&mut input, level(LEVEL_GZIP).unsigned_abs(), &mut output)?;
             Form::Gzip
         }
         Compression::Zstd => {
-            let mut encoder = zstd::stream::write::Encoder::new(&mut output, ZSTD_LEVEL)?;
+            let mut encoder = zstd::stream::write::Encoder::new(&mut output, level(LEVEL_ZSTD))?;
             encoder.include_checksum(true)?;
             crate::copy::copy(&mut input, &mut encoder)?;
             encoder.finish()?;
@@ -68,7 +86,7 @@ struct Job {
     done: SyncSender<Result<Vec<u8>>>,
 }
 
-fn gzip(input: &mut impl Read, output: &mut impl Write) -> Result<()> {
+fn gzip(input: &mut impl Read, level: u32, output: &mut impl Write) -> Result<()> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let threads = threads.min(THREADS_MAX);
     let (jobs, queue) = sync_channel::<Job>(threads);
@@ -76,7 +94,7 @@ fn gzip(input: &mut impl Read, output: &mut impl Write) -> Result<()> {
     output.write_all(&GZIP_HEADER)?;
     std::thread::scope(|scope| {
         for _ in 0..threads {
-            scope.spawn(|| work(&queue));
+            scope.spawn(|| work(&queue, level));
         }
         // Moved in, so that the workers see its end on every way out.
         let jobs = jobs;
@@ -114,19 +132,19 @@ fn gzip(input: &mut impl Read, output: &mut impl Write) -> Result<()> {
     })
 }
 
-fn work(queue: &Mutex<Receiver<Job>>) {
+fn work(queue: &Mutex<Receiver<Job>>, level: u32) {
     loop {
         let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(job) = job else {
             return;
         };
         // Whoever does not wait for it any more has failed.
-        let _ = job.done.send(deflate(&job));
+        let _ = job.done.send(deflate(&job, level));
     }
 }
 
-fn deflate(job: &Job) -> Result<Vec<u8>> {
-    let mut compress = Compress::new(flate2::Compression::new(GZIP_LEVEL), false);
+fn deflate(job: &Job, level: u32) -> Result<Vec<u8>> {
+    let mut compress = Compress::new(flate2::Compression::new(level), false);
     if !job.dictionary.is_empty() {
         compress
             .set_dictionary(&job.dictionary)

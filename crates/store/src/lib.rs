@@ -67,10 +67,10 @@ mod unpack;
 mod usage;
 mod write;
 
-pub use archive::ArchiveError;
+pub use archive::{Archive, ArchiveError};
 pub use blobs::BlobError;
 pub use check::{CheckOptions, Checked, Problem};
-pub use compress::compress;
+pub use compress::{LEVEL_GZIP, LEVEL_ZSTD, compress, compress_at};
 pub use digesting::Digesting;
 pub use driver::{
     Contents, Driver, DriverError, MountRequest, RootAttributes, Unpack, Upper, Verify,

@@ -22,7 +22,6 @@ use carrack_spec::image::{
     Manifest, media_type,
 };
 use carrack_spec::{Digest, Reference};
-use rustix::fs::{Mode, OFlags};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{Read, Seek, Write};
@@ -194,11 +193,7 @@ impl Store {
             return Ok(descriptor);
         }
         // The size comes before the bytes.
-        let directory = self.path("tmp");
-        let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC;
-        let mut file = rustix::fs::open(&directory, flags, Mode::from_raw_mode(0o600))
-            .map(File::from)
-            .map_err(|e| StoreError::io("make a file in", &directory)(e.into()))?;
+        let mut file = self.unnamed_file()?;
         let descriptor = compress(stream, compression, &file).map_err(failed)?;
         let name = blob_name(&descriptor.digest);
         if !target.has(&name) {

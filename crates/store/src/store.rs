@@ -10,7 +10,7 @@ use crate::driver::Driver;
 use crate::durable::Syncer;
 use crate::overlay::Overlay;
 use crate::pool::PoolDriver;
-use rustix::fs::FlockOperation;
+use rustix::fs::{FlockOperation, Mode, OFlags};
 use std::fs::{DirBuilder, File};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -211,6 +211,18 @@ impl Store {
     /// The driver that keeps the layers.
     pub fn driver(&self) -> &dyn Driver {
         &*self.inner.driver
+    }
+
+    /// A file of `tmp/` that has no name and goes away with its descriptor.
+    ///
+    /// # Errors
+    /// The file cannot be made.
+    pub fn unnamed_file(&self) -> Result<File, StoreError> {
+        let directory = self.path("tmp");
+        let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC;
+        rustix::fs::open(&directory, flags, Mode::from_raw_mode(0o600))
+            .map(File::from)
+            .map_err(|e| StoreError::io("make a file in", &directory)(e.into()))
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {

@@ -105,6 +105,41 @@ impl Repository {
         }
     }
 
+    /// Looks whether the registry has a blob, or can take it from another repository of its own
+    /// (`UploadOptions::mount_from`), without having its bytes at hand; none when it cannot.
+    ///
+    /// # Errors
+    /// [`Error`] of the registry.
+    pub fn obtain_blob(
+        &self,
+        digest: &Digest,
+        options: &UploadOptions,
+    ) -> Result<Option<Pushed>, Error> {
+        if !options.skip_check && self.has_blob(digest)? {
+            return Ok(Some(Pushed::Existed));
+        }
+        for from in options.mount_from.iter().take(MOUNTS_MAX) {
+            match self.mount(digest, from)? {
+                Mount::Done => return Ok(Some(Pushed::Mounted)),
+                Mount::Refused => {}
+                Mount::Upload(session) => self.give_up(&session),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Tells the registry that an upload ends here. One that does not know how forgets it later.
+    fn give_up(&self, session: &Session) {
+        let ask = Ask::new("DELETE").attempts(1);
+        match self
+            .inner()
+            .ask(&self.pusher(), At::Url(&session.location), &ask)
+        {
+            Ok(answer) => answer.drain(),
+            Err(error) => log::debug!("an upload stays unfinished: {error}"),
+        }
+    }
+
     /// Pushes a stream whose digest is not known before its end. At most a part of it
     /// is in memory at a time.
     ///
