@@ -7,8 +7,8 @@ use std::io::Read;
 use carrack_registry::{Credential, Document, Pushed, Repository, UploadOptions, Which};
 use carrack_spec::Reference;
 use carrack_spec::image::{Descriptor, Index, Manifest, Platform, media_type};
-use carrack_testkit::require;
-use support::{DockerRegistry, digest, hasty, noise};
+use carrack_testkit::{DockerRegistry, require};
+use support::{digest, hasty, noise};
 
 fn repository(registry: &DockerRegistry, name: &str) -> Repository {
     let reference: Reference = format!("{}/{name}", registry.host).parse().unwrap();

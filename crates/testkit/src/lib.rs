@@ -6,6 +6,7 @@
 //! | [`temp`] | unique names, and a directory that goes away with its mounts |
 //! | [`bundle`] | a busybox root file system and a `config.json` to tweak |
 //! | [`runtime`] | runs of an OCI runtime with a private `--root`, a time limit and a leak check |
+//! | [`registry`] | Debian's docker-registry on the loopback |
 //! | [`user`] | an ordinary user with id ranges, for rootless tests |
 //! | [`pty`] | the receiving end of `--console-socket`, and a terminal to talk over |
 //! | [`leaks`] | what a container left behind |
@@ -33,6 +34,7 @@ pub mod bundle;
 mod config;
 pub mod leaks;
 pub mod pty;
+pub mod registry;
 pub mod runtime;
 pub mod skip;
 pub mod temp;
@@ -41,6 +43,7 @@ pub mod wait;
 
 pub use bundle::Bundle;
 pub use pty::{ConsoleSocket, Terminal};
+pub use registry::DockerRegistry;
 pub use runtime::{Container, Runtime};
 pub use skip::Skip;
 pub use temp::{TempDir, unique};
