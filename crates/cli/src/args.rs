@@ -1,7 +1,8 @@
 //! The command line, as data. Values are parsed into the engine's types here, so a wrong one is an error
 //! that names its flag before anything is touched.
 
-use crate::registry_args::{LoginFlags, LogoutFlags, PullFlags};
+use crate::image_args::ImageVerb;
+use crate::registry_args::{LoginFlags, LogoutFlags, PullFlags, PushFlags};
 use carrack_engine::request::{Capability, Network, Tmpfs, Ulimit, Volume, parse_cpus, parse_size};
 use carrack_spec::{ContainerId, Reference};
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -45,8 +46,13 @@ pub struct Global {
 pub enum Verb {
     /// Run a command in a new container
     Run(Box<RunFlags>),
-    /// Pull images from registries
+    /// Manage images
+    #[command(subcommand)]
+    Image(ImageVerb),
+    /// Pull images from registries, layouts and archives
     Pull(PullFlags),
+    /// Push an image to a registry, a layout or an archive
+    Push(PushFlags),
     /// Log in to a registry
     Login(LoginFlags),
     /// Log out of a registry

@@ -14,6 +14,7 @@ mod args;
 mod commands;
 mod config;
 mod console;
+mod image_args;
 mod logging;
 mod progress;
 mod registry_args;
@@ -61,7 +62,9 @@ fn run(cli: Cli) -> anyhow::Result<u8> {
         Verb::Rmi(flags) => commands::images::remove(&engine, &flags),
         Verb::Ps(flags) => commands::containers::list(&engine, &flags),
         Verb::Rm(flags) => commands::containers::remove(&engine, &flags),
-        Verb::Pull(flags) => commands::registry::pull(&engine, &flags),
+        Verb::Pull(flags) => commands::image::transfer::pull(&engine, &flags),
+        Verb::Image(verb) => commands::image::image(&engine, &verb),
+        Verb::Push(flags) => commands::image::transfer::push(&engine, &flags),
         Verb::Login(_) | Verb::Logout(_) | Verb::Version => Ok(0),
     }
 }

@@ -1,16 +1,44 @@
-//! Tells how a pull gets on: bars on a terminal, lines or JSON elsewhere; always on standard error, so that
+//! Tells how a pull, push or copy gets on: bars on a terminal, lines or JSON elsewhere; always on standard error, so that
 //! standard output has the result alone.
 
 use crate::registry_args::ProgressMode;
 use crate::table;
-use carrack_engine::images::{LayerEvent, PullEvent};
+use carrack_engine::images::{LayerEvent, TransferEvent};
 use carrack_spec::image::Descriptor;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use std::io::Write;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+/// Where bytes go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    /// Into the store.
+    In,
+    /// Out of it.
+    Out,
+    /// From one place to another.
+    Across,
+}
+
+impl Direction {
+    /// What was done, and what is being done.
+    fn words(self) -> (&'static str, &'static str) {
+        match self {
+            Self::In => ("pulled", "pulling"),
+            Self::Out => ("pushed", "pushing"),
+            Self::Across => ("copied", "copying"),
+        }
+    }
+}
+
+/// Tells events.
+pub struct Progress {
+    direction: Direction,
+    form: Form,
+}
+
 /// Where events go.
-pub enum Progress {
+enum Form {
     /// Nowhere.
     None,
     /// One line for each step.
@@ -26,25 +54,27 @@ const JSON_BYTES_STEP: u64 = 1 << 20;
 
 impl Progress {
     /// The way of telling for a mode.
-    pub fn new(mode: ProgressMode, quiet: bool) -> Self {
+    pub fn new(direction: Direction, mode: ProgressMode, quiet: bool) -> Self {
         let terminal = rustix::termios::isatty(std::io::stderr());
-        match mode {
-            _ if quiet => Self::None,
-            ProgressMode::None => Self::None,
-            ProgressMode::Json => Self::Json(Mutex::default()),
-            ProgressMode::Tty => Self::Bars(MultiProgress::new(), Mutex::default()),
-            ProgressMode::Auto if terminal => Self::Bars(MultiProgress::new(), Mutex::default()),
-            ProgressMode::Auto | ProgressMode::Plain => Self::Plain(Mutex::default()),
-        }
+        let form = match mode {
+            _ if quiet => Form::None,
+            ProgressMode::None => Form::None,
+            ProgressMode::Json => Form::Json(Mutex::default()),
+            ProgressMode::Tty => Form::Bars(MultiProgress::new(), Mutex::default()),
+            ProgressMode::Auto if terminal => Form::Bars(MultiProgress::new(), Mutex::default()),
+            ProgressMode::Auto | ProgressMode::Plain => Form::Plain(Mutex::default()),
+        };
+        Self { direction, form }
     }
 
     /// Tells one event.
-    pub fn tell(&self, event: PullEvent) {
-        match self {
-            Self::None => {}
-            Self::Plain(layers) => plain(&mut locked(layers), event),
-            Self::Json(layers) => json(&mut locked(layers), event),
-            Self::Bars(all, bars) => draw(all, &mut locked(bars), event),
+    pub fn tell(&self, event: TransferEvent) {
+        let (done, doing) = self.direction.words();
+        match &self.form {
+            Form::None => {}
+            Form::Plain(layers) => plain(&mut locked(layers), event, done),
+            Form::Json(layers) => json(&mut locked(layers), event, doing),
+            Form::Bars(all, bars) => draw(all, &mut locked(bars), event),
         }
     }
 }
@@ -58,31 +88,32 @@ fn say(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }
 
-fn plain(layers: &mut Vec<Descriptor>, event: PullEvent) {
+fn plain(layers: &mut Vec<Descriptor>, event: TransferEvent, done: &str) {
     match event {
-        PullEvent::Asking(reference) => say(&format!("Pulling {reference}")),
-        PullEvent::Layers(found) => *layers = found,
-        PullEvent::Layer(n, event) => {
+        TransferEvent::Asking(reference) => say(&format!("Pulling {reference}")),
+        TransferEvent::Layers(found) => *layers = found,
+        TransferEvent::Layer(n, event) => {
             let Some(layer) = layers.get(n) else {
                 return;
             };
             let (id, size) = (layer.digest.short(), table::size(layer.size));
             match event {
                 LayerEvent::Waiting => say(&format!("{id}: another pull fetches it; waiting")),
+                LayerEvent::Mounted => say(&format!("{id}: mounted from another repository")),
                 LayerEvent::Done { existed: true } => say(&format!("{id}: already there")),
-                LayerEvent::Done { existed: false } => say(&format!("{id}: pulled, {size}")),
-                LayerEvent::Read(_) | LayerEvent::Flushing => {}
+                LayerEvent::Done { existed: false } => say(&format!("{id}: {done}, {size}")),
+                LayerEvent::Moved(_) | LayerEvent::Flushing => {}
             }
         }
     }
 }
 
-fn json(layers: &mut Vec<(Descriptor, u64)>, event: PullEvent) {
+fn json(layers: &mut Vec<(Descriptor, u64)>, event: TransferEvent, doing: &str) {
     let document = match event {
-        PullEvent::Asking(reference) => {
+        TransferEvent::Asking(reference) => {
             serde_json::json!({"status": "resolving", "reference": reference.to_string()})
         }
-        PullEvent::Layers(found) => {
+        TransferEvent::Layers(found) => {
             let all: Vec<_> = found
                 .iter()
                 .map(|l| serde_json::json!({"digest": l.digest, "size": l.size}))
@@ -90,27 +121,28 @@ fn json(layers: &mut Vec<(Descriptor, u64)>, event: PullEvent) {
             *layers = found.into_iter().map(|layer| (layer, 0)).collect();
             serde_json::json!({"status": "layers", "layers": all})
         }
-        PullEvent::Layer(n, event) => {
+        TransferEvent::Layer(n, event) => {
             let Some((layer, told)) = layers.get_mut(n) else {
                 return;
             };
             let status = match event {
                 LayerEvent::Waiting => "waiting",
-                LayerEvent::Read(bytes) => {
+                LayerEvent::Moved(bytes) => {
                     if bytes < *told + JSON_BYTES_STEP && bytes < layer.size {
                         return;
                     }
                     *told = bytes;
-                    "pulling"
+                    doing
                 }
                 LayerEvent::Flushing => "flushing",
+                LayerEvent::Mounted => "mounted",
                 LayerEvent::Done { existed: true } => "exists",
                 LayerEvent::Done { existed: false } => "done",
             };
             let mut document = serde_json::json!({
                 "status": status, "digest": layer.digest, "size": layer.size
             });
-            if let LayerEvent::Read(bytes) = event {
+            if let LayerEvent::Moved(bytes) = event {
                 document["read"] = bytes.into();
             }
             document
@@ -119,12 +151,12 @@ fn json(layers: &mut Vec<(Descriptor, u64)>, event: PullEvent) {
     say(&document.to_string());
 }
 
-fn draw(all: &MultiProgress, bars: &mut Vec<ProgressBar>, event: PullEvent) {
+fn draw(all: &MultiProgress, bars: &mut Vec<ProgressBar>, event: TransferEvent) {
     match event {
-        PullEvent::Asking(reference) => {
+        TransferEvent::Asking(reference) => {
             let _ = all.println(format!("Pulling {reference}"));
         }
-        PullEvent::Layers(layers) => {
+        TransferEvent::Layers(layers) => {
             let template = "{prefix:12} [{bar:30}] {bytes:>10} / {total_bytes:<10} {msg}";
             let style = ProgressStyle::with_template(template)
                 .map(|style| style.progress_chars("=> "))
@@ -139,14 +171,15 @@ fn draw(all: &MultiProgress, bars: &mut Vec<ProgressBar>, event: PullEvent) {
                 })
                 .collect();
         }
-        PullEvent::Layer(n, event) => {
+        TransferEvent::Layer(n, event) => {
             let Some(bar) = bars.get(n) else {
                 return;
             };
             match event {
                 LayerEvent::Waiting => bar.set_message("another pull fetches it"),
-                LayerEvent::Read(bytes) => bar.set_position(bytes),
+                LayerEvent::Moved(bytes) => bar.set_position(bytes),
                 LayerEvent::Flushing => bar.set_message("writing to disk"),
+                LayerEvent::Mounted => bar.finish_with_message("mounted"),
                 LayerEvent::Done { existed } => {
                     bar.finish_with_message(if existed { "already there" } else { "done" });
                 }

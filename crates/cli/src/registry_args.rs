@@ -1,5 +1,6 @@
 //! Flags of the verbs that speak to registries.
 
+use carrack_engine::Compression;
 use carrack_engine::images::{AccessOptions, parse_pair};
 use carrack_spec::image::Platform;
 use clap::{Args, ValueEnum};
@@ -26,6 +27,17 @@ pub struct AccessFlags {
 }
 
 impl AccessFlags {
+    /// These flags, where others do not say otherwise.
+    fn or(&self, others: Self) -> Self {
+        Self {
+            creds: others.creds.or_else(|| self.creds.clone()),
+            authfile: others.authfile.or_else(|| self.authfile.clone()),
+            cert_dir: others.cert_dir.or_else(|| self.cert_dir.clone()),
+            tls_verify: others.tls_verify.or(self.tls_verify),
+            registries_conf: self.registries_conf.clone(),
+        }
+    }
+
     /// The engine's form of these flags.
     ///
     /// # Errors
@@ -82,9 +94,191 @@ pub struct PullFlags {
     /// How to tell what goes on
     #[arg(long, value_enum, default_value_t, value_name = "MODE")]
     pub progress: ProgressMode,
-    /// Images, by name
+    /// Images: names in registries, or oci:DIR[:REF], oci-archive:FILE[:REF], docker-archive:FILE[:NAME], dir:DIR
     #[arg(required = true, value_name = "IMAGE")]
     pub images: Vec<String>,
+}
+
+/// Flags of `push`.
+#[derive(Debug, Args)]
+pub struct PushFlags {
+    #[command(flatten)]
+    pub access: AccessFlags,
+    /// Compress layers so [default: any form that the registry has, else gzip]
+    #[arg(
+        long,
+        visible_alias = "compression-format",
+        value_enum,
+        value_name = "METHOD"
+    )]
+    pub compression: Option<Method>,
+    /// Compress layers anew with this level: 1 to 9 for gzip, 1 to 19 for zstd
+    #[arg(long, value_name = "LEVEL")]
+    pub compression_level: Option<i32>,
+    /// Format of the manifest [default: the image's own]
+    #[arg(short, long, value_enum, value_name = "FORMAT")]
+    pub format: Option<Format>,
+    /// Write the digest of the pushed manifest to a file
+    #[arg(long, value_name = "FILE")]
+    pub digestfile: Option<PathBuf>,
+    /// Print the digest only
+    #[arg(short, long)]
+    pub quiet: bool,
+    /// How to tell what goes on
+    #[arg(long, value_enum, default_value_t, value_name = "MODE")]
+    pub progress: ProgressMode,
+    /// Image, by name or id
+    pub image: String,
+    /// Where to: a name in a registry, or oci:DIR[:REF], oci-archive:FILE[:REF], docker-archive:FILE[:NAME], dir:DIR
+    /// [default: where its name says]
+    pub destination: Option<String>,
+}
+
+/// Flags of `image copy`.
+#[derive(Debug, Args)]
+pub struct CopyFlags {
+    #[command(flatten)]
+    pub access: AccessFlags,
+    #[command(flatten)]
+    pub src: SourceFlags,
+    #[command(flatten)]
+    pub dest: DestinationFlags,
+    /// Copy the image for every machine, and the index
+    #[arg(short, long, conflicts_with_all = ["multi_arch", "platform"])]
+    pub all: bool,
+    /// What of an image for several machines to copy
+    #[arg(long, value_enum, value_name = "WHAT", conflicts_with = "platform")]
+    pub multi_arch: Option<MultiArch>,
+    /// Copy the image for that machine, for example linux/arm64 [default: this one]
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]", value_parser = parse_platform)]
+    pub platform: Option<Platform>,
+    /// Fail rather than change a digest; digests are never changed, so this says nothing new
+    #[arg(long)]
+    pub preserve_digests: bool,
+    /// Write the digest of what was copied to a file
+    #[arg(long, value_name = "FILE")]
+    pub digestfile: Option<PathBuf>,
+    /// Print the digest only
+    #[arg(short, long)]
+    pub quiet: bool,
+    /// How to tell what goes on
+    #[arg(long, value_enum, default_value_t, value_name = "MODE")]
+    pub progress: ProgressMode,
+    /// From where: docker://NAME, oci:DIR[:REF], oci-archive:FILE[:REF], docker-archive:FILE[:NAME], dir:DIR
+    pub source: String,
+    /// To where, in the same forms
+    pub destination: String,
+}
+
+/// What of an image for several machines is copied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum MultiArch {
+    /// The manifest for this machine
+    System,
+    /// The index and everything it names
+    All,
+    /// The index alone
+    IndexOnly,
+}
+
+/// `--src-…`.
+#[derive(Debug, Clone, Default, Args)]
+pub struct SourceFlags {
+    /// As --creds, for the source alone
+    #[arg(long, value_name = "USER[:PASSWORD]")]
+    pub src_creds: Option<String>,
+    /// As --tls-verify, for the source alone
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub src_tls_verify: Option<bool>,
+    /// As --cert-dir, for the source alone
+    #[arg(long, value_name = "DIR")]
+    pub src_cert_dir: Option<PathBuf>,
+    /// As --authfile, for the source alone
+    #[arg(long, value_name = "FILE")]
+    pub src_authfile: Option<PathBuf>,
+}
+
+/// `--dest-…`.
+#[derive(Debug, Clone, Default, Args)]
+pub struct DestinationFlags {
+    /// As --creds, for the destination alone
+    #[arg(long, value_name = "USER[:PASSWORD]")]
+    pub dest_creds: Option<String>,
+    /// As --tls-verify, for the destination alone
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub dest_tls_verify: Option<bool>,
+    /// As --cert-dir, for the destination alone
+    #[arg(long, value_name = "DIR")]
+    pub dest_cert_dir: Option<PathBuf>,
+    /// As --authfile, for the destination alone
+    #[arg(long, value_name = "FILE")]
+    pub dest_authfile: Option<PathBuf>,
+}
+
+impl CopyFlags {
+    /// Who we are to the source.
+    ///
+    /// # Errors
+    /// As [`AccessFlags::options`].
+    pub fn source_options(&self) -> anyhow::Result<AccessOptions> {
+        let own = &self.src;
+        let overlay = AccessFlags {
+            creds: own.src_creds.clone(),
+            authfile: own.src_authfile.clone(),
+            cert_dir: own.src_cert_dir.clone(),
+            tls_verify: own.src_tls_verify,
+            registries_conf: None,
+        };
+        self.access.or(overlay).options()
+    }
+
+    /// Who we are to the destination.
+    ///
+    /// # Errors
+    /// As [`AccessFlags::options`].
+    pub fn destination_options(&self) -> anyhow::Result<AccessOptions> {
+        let own = &self.dest;
+        let overlay = AccessFlags {
+            creds: own.dest_creds.clone(),
+            authfile: own.dest_authfile.clone(),
+            cert_dir: own.dest_cert_dir.clone(),
+            tls_verify: own.dest_tls_verify,
+            registries_conf: None,
+        };
+        self.access.or(overlay).options()
+    }
+}
+
+/// How to compress.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Method {
+    /// What everything can read
+    Gzip,
+    /// Smaller and faster
+    Zstd,
+    /// Not at all
+    None,
+}
+
+impl Method {
+    /// The engine's word for it.
+    pub fn compression(self) -> Compression {
+        match self {
+            Self::Gzip => Compression::Gzip,
+            Self::Zstd => Compression::Zstd,
+            Self::None => Compression::None,
+        }
+    }
+}
+
+/// Formats of manifests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// OCI's
+    Oci,
+    /// Docker's, schema 2
+    #[value(alias = "v2s2")]
+    Docker,
 }
 
 /// Flags of `login`.

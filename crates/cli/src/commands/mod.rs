@@ -1,8 +1,9 @@
 //! The verbs: each turns its flags into calls of the engine and prints what comes of it.
 
 pub mod containers;
+pub mod image;
 pub mod images;
-pub mod registry;
+pub mod login;
 pub mod run;
 
 use crate::args::Verb;
@@ -18,8 +19,8 @@ pub fn without_engine(verb: &Verb) -> anyhow::Result<Option<u8>> {
             writeln!(std::io::stdout(), "carrack {}", env!("CARGO_PKG_VERSION"))?;
             Ok(Some(0))
         }
-        Verb::Login(flags) => registry::login(flags).map(Some),
-        Verb::Logout(flags) => registry::logout(flags).map(Some),
+        Verb::Login(flags) => login::login(flags).map(Some),
+        Verb::Logout(flags) => login::logout(flags).map(Some),
         _ => Ok(None),
     }
 }

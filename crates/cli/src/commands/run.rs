@@ -30,7 +30,7 @@ pub fn run(engine: &Engine, flags: RunFlags) -> anyhow::Result<u8> {
 
 /// Brings the image into the store, when the policy says so.
 fn ensure_image(engine: &Engine, flags: &RunFlags) -> anyhow::Result<()> {
-    let fetch = || super::registry::fetch(engine, &flags.image, flags.quiet);
+    let fetch = || super::image::transfer::fetch(engine, &flags.image, flags.quiet);
     match flags.pull {
         PullPolicy::Never => Ok(()),
         PullPolicy::Always => fetch(),

@@ -1,5 +1,6 @@
 //! A world of its own for each test: a store with a busybox image and a directory of run-time state,
 //! both gone afterwards; and the check that nothing of a container is left.
+#![allow(dead_code, reason = "each test file uses a part")]
 
 use carrack_spec::image::ContainerConfig;
 use carrack_store::tar::{Entry, Kind, Writer};
@@ -22,9 +23,17 @@ pub struct World {
 }
 
 impl World {
+    /// A world without images.
+    pub fn empty() -> Result<World, Skip> {
+        skip::root()?;
+        Ok(World {
+            directory: TempDir::new(),
+        })
+    }
+
     /// A world with the image `busybox:test`.
     pub fn new() -> Result<World, Skip> {
-        skip::root()?;
+        let world = World::empty()?;
         skip::exists(BUSYBOX)?;
         let carrack = Path::new(env!("CARGO_BIN_EXE_carrack"));
         if !carrack.with_file_name("carrack-runtime").exists() {
@@ -32,9 +41,6 @@ impl World {
                 "carrack-runtime is not built; run `cargo build -p carrack-runtime`",
             ));
         }
-        let world = World {
-            directory: TempDir::new(),
-        };
         let archive = world.path("image.tar");
         std::fs::write(&archive, image()).unwrap();
         world

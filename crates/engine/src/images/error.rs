@@ -1,12 +1,13 @@
 //! What can go wrong between the store and a registry.
 
+use crate::images::transport::PlaceError;
 use carrack_registry::credentials::AuthFileError;
 use carrack_registry::{ConfigError, ProxyError};
 use carrack_spec::image::LAYERS_MAX;
 use carrack_spec::runtime::ParseError;
 use carrack_spec::{Digest, ReferenceError};
-use carrack_store::{BlobError, ImageError, LayerError, StoreError};
-use std::path::PathBuf;
+use carrack_store::{ArchiveError, BlobError, ImageError, LayerError, StoreError};
+use std::path::{Path, PathBuf};
 
 /// An image that cannot be brought from or to a registry.
 #[derive(Debug, thiserror::Error)]
@@ -20,7 +21,7 @@ pub enum ImagesError {
         #[source]
         source: std::io::Error,
     },
-    /// A credentials file cannot be written.
+    /// A file cannot be written.
     #[error("cannot write {path}")]
     Write {
         /// The file.
@@ -85,6 +86,63 @@ pub enum ImagesError {
     /// Nobody is logged in.
     #[error("not logged in to {0}")]
     NotLoggedIn(String),
+    /// What was typed names no transport that there is.
+    #[error(transparent)]
+    Place(#[from] PlaceError),
+    /// A short name that may be in several registries, where one is needed.
+    #[error("the short name {0:?} may be in several registries; type it with its registry")]
+    ShortName(String),
+    /// The image has no name to push it under.
+    #[error("the image {0} has no name; say where to push it")]
+    NoName(String),
+    /// What is there under a digest, or would be, is something else.
+    #[error("the name asks for the digest {wanted}, the image has {found}")]
+    OtherDigest {
+        /// From the name.
+        wanted: Digest,
+        /// Of the image.
+        found: Digest,
+    },
+    /// A document in a file is malformed.
+    #[error("{path} is malformed")]
+    BadFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        source: ParseError,
+    },
+    /// An archive or layout cannot be read.
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
+    /// The file is there already.
+    #[error("{0} exists; images are written to a new file")]
+    FileExists(PathBuf),
+    /// The directory holds something else.
+    #[error("{0} holds something else; name a new or an empty directory")]
+    NotOurs(PathBuf),
+    /// There is not exactly one image of the name.
+    #[error("{path} has no single image {wanted:?}; it has: {names}")]
+    Choice {
+        /// The layout or archive.
+        path: PathBuf,
+        /// As typed; empty for any.
+        wanted: String,
+        /// What there is.
+        names: String,
+    },
+    /// Docker's manifests know no zstd.
+    #[error("a manifest in docker's format cannot have zstd layers; use gzip, or the format oci")]
+    DockerZstd,
+    /// No pipe to compress into.
+    #[error("cannot make a pipe")]
+    Pipe(#[source] std::io::Error),
+    /// Only one image, of one platform, can be there.
+    #[error("{0} can hold an image for one platform only")]
+    SingleOnly(PathBuf),
+    /// Indexes within indexes, or too many of them.
+    #[error("{0} has too many manifests, or indexes nested too deeply")]
+    TooMany(String),
     /// The registry, or the way to it.
     #[error(transparent)]
     Registry(Box<carrack_registry::Error>),
@@ -138,6 +196,11 @@ pub enum ImagesError {
 }
 
 impl ImagesError {
+    pub(super) fn write(path: &Path) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::Write { path, source }
+    }
+
     /// What a person can do about it.
     pub fn hint(&self) -> Option<String> {
         match self {

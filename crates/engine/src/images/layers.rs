@@ -1,8 +1,8 @@
 //! Several layers at once, from wherever their bytes come.
 
 use crate::images::ImagesError;
+use crate::images::parallel::several;
 use carrack_store::{Ingested, LayerSource, Lease, Progress};
-use std::sync::Mutex;
 
 /// Most layers taken in at the same time: each has two threads of its own.
 const LAYERS_AT_ONCE_MAX: usize = 4;
@@ -16,38 +16,10 @@ pub(super) fn ingest<R: std::io::Read>(
     progress: impl Fn(usize, Progress) + Sync,
     done: impl Fn(usize, &Ingested) + Sync,
 ) -> Result<Vec<Ingested>, ImagesError> {
-    let queue = Mutex::new(layers.iter().enumerate());
-    let next = || queue.lock().ok().and_then(|mut queue| queue.next());
-    let work = || -> Result<Vec<(usize, Ingested)>, ImagesError> {
-        let mut finished = Vec::new();
-        while let Some((n, layer)) = next() {
-            let tell = |p| progress(n, p);
-            let ingested = lease.store().ingest(lease, layer, || open(n), &tell);
-            match ingested {
-                Ok(ingested) => {
-                    done(n, &ingested);
-                    finished.push((n, ingested));
-                }
-                Err(error) => {
-                    while next().is_some() {}
-                    return Err(error.into());
-                }
-            }
-        }
-        Ok(finished)
-    };
-    let threads = layers.len().min(LAYERS_AT_ONCE_MAX);
-    let mut all = std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
-        let mut all = Vec::new();
-        for worker in workers {
-            match worker.join() {
-                Ok(finished) => all.extend(finished?),
-                Err(panic) => std::panic::resume_unwind(panic),
-            }
-        }
-        Ok::<_, ImagesError>(all)
-    })?;
-    all.sort_by_key(|(n, _)| *n);
-    Ok(all.into_iter().map(|(_, ingested)| ingested).collect())
+    several(layers, LAYERS_AT_ONCE_MAX, |n, layer| {
+        let tell = |p| progress(n, p);
+        let ingested = lease.store().ingest(lease, layer, || open(n), &tell)?;
+        done(n, &ingested);
+        Ok(ingested)
+    })
 }

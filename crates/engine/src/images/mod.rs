@@ -1,25 +1,37 @@
-//! Images between the store and the world: pull, and who we are to a registry.
+//! Images between the store and the world: pull, push, copy, and who we are to a registry.
 //!
 //! ```text
-//! files of this machine ─► access ─► carrack_registry::Client ─► documents, layers
-//!   registries.conf, hosts.toml, certs.d, auth files, proxies         │
-//!                                                                     ▼
-//!                                   pull ─► carrack_store (ingest, documents, record last)
+//! files of this machine ─► access ─► carrack_registry::Client ─┐
+//!   registries.conf, hosts.toml, certs.d, auth files, proxies  │
+//!                                                              ▼
+//!        layouts, archives, directories ◄─────────► transport (Source, Sink)
+//!                                                    │     ▲        └──── copy ────┘
+//!                                               pull ▼     │ push
+//!                                   carrack_store (ingest, documents, record last)
 //! ```
 //!
 //! Contract: `carrack-registry` touches no disk and `carrack-store` no network; here they meet. Nothing here
 //! reads or writes the terminal: what happens is told through a callback.
 
 mod access;
+mod copy;
 mod credentials;
 mod error;
+mod events;
 mod layers;
 mod login;
+mod parallel;
 mod pull;
+mod push;
+mod transport;
 
 pub use access::{Access, AccessOptions};
-pub use carrack_registry::{Credential, Found};
+pub use carrack_registry::{Credential, Found, Pushed as Sent};
+pub use copy::{Copied, CopyOptions, Platforms};
 pub use credentials::HostCredentials;
 pub use error::ImagesError;
+pub use events::{LayerEvent, TransferEvent};
 pub use login::{LoggedIn, parse_pair};
-pub use pull::{LayerEvent, PullEvent, PullOptions, Pulled};
+pub use pull::{PullOptions, Pulled};
+pub use push::{ManifestFormat, PushOptions, Pushed};
+pub use transport::{Place, PlaceError, Sink, Source};

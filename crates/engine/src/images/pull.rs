@@ -1,4 +1,4 @@
-//! `pull`: from a name to an image in the store.
+//! `pull`: from a name, or from files, to an image in the store.
 //!
 //! 1. What the name may mean: a full reference, an alias, or a short name in several registries.
 //! 2. What the registry has under it. When the store has just that, with all its layers, nothing is fetched.
@@ -9,16 +9,17 @@
 //! Whatever fails leaves complete layers for the next try, and nothing under the name.
 
 use crate::images::layers::ingest;
-use crate::images::{Access, ImagesError};
+use crate::images::transport::{self, Place, RegistrySource, Source};
+use crate::images::{Access, ImagesError, LayerEvent, TransferEvent};
 use crate::{Engine, EngineError};
 use carrack_registry::{Document, DocumentKind, Repository, Which};
-use carrack_spec::image::{
-    self, DOCUMENT_BYTES_MAX, Descriptor, ImageConfig, LAYERS_MAX, Manifest, Platform, media_type,
-};
+use carrack_spec::image::{self, ImageConfig, LAYERS_MAX, Manifest, Platform, media_type};
 use carrack_spec::{Digest, Reference};
-use carrack_store::{ImageRecord, Ingested, LayerSource, Lease, Progress, Store};
+use carrack_store::{ImageRecord, Ingested, LayerSource, Lease, Progress};
 use std::collections::BTreeMap;
-use std::io::Read;
+
+/// Deepest nesting of indexes that is followed.
+pub(super) const INDEX_DEPTH_MAX: u32 = 4;
 
 /// What to pull, besides the name.
 #[derive(Debug, Clone, Default)]
@@ -27,40 +28,13 @@ pub struct PullOptions {
     pub platform: Option<Platform>,
 }
 
-/// How a pull gets on. Layers are named by their number from the bottom.
-#[derive(Debug, Clone)]
-pub enum PullEvent {
-    /// A registry is asked for this reference.
-    Asking(Reference),
-    /// The manifest is there; these are the layers as they come over the network.
-    Layers(Vec<Descriptor>),
-    /// Something happened to a layer.
-    Layer(usize, LayerEvent),
-}
-
-/// What happened to a layer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LayerEvent {
-    /// Another pull fetches it just now; this one waits.
-    Waiting,
-    /// So many bytes have come.
-    Read(u64),
-    /// All bytes are unpacked; the disk is being flushed.
-    Flushing,
-    /// It is in the store; it was there before, or it came.
-    Done {
-        /// It was there before.
-        existed: bool,
-    },
-}
-
 /// An image that was pulled.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pulled {
     /// Its record.
     pub record: ImageRecord,
-    /// The reference that it was found under.
-    pub reference: Reference,
+    /// The name that it has now.
+    pub reference: Option<Reference>,
     /// Everything was there before.
     pub up_to_date: bool,
     /// The host that the documents came from, when it was a mirror.
@@ -69,7 +43,7 @@ pub struct Pulled {
 
 impl Engine {
     /// Brings an image into the store. `typed` is what a person types: `debian`, `host:5000/a/b:tag`,
-    /// `name@sha256:…`; a transport `docker://` before it is accepted.
+    /// `name@sha256:…`, or a place with its transport (`oci:DIR:REF`).
     ///
     /// # Errors
     /// [`ImagesError`] says which registry, which document or which layer.
@@ -78,9 +52,14 @@ impl Engine {
         access: &Access,
         typed: &str,
         options: &PullOptions,
-        tell: &(dyn Fn(PullEvent) + Sync),
+        tell: &(dyn Fn(TransferEvent) + Sync),
     ) -> Result<Pulled, EngineError> {
-        let name = typed.strip_prefix("docker://").unwrap_or(typed);
+        let place: Place = typed.parse().map_err(ImagesError::from)?;
+        let Place::Registry(name) = &place else {
+            let source = transport::source(&place, access, self.store())?;
+            let lease = self.store().lease()?;
+            return Ok(self.take_in(&lease, &*source, options, tell)?);
+        };
         let config = access.client().config();
         let candidates = config
             .candidates(name)
@@ -91,7 +70,7 @@ impl Engine {
         let mut tried = Vec::new();
         let many = candidates.references.len() > 1;
         for reference in candidates.references {
-            tell(PullEvent::Asking(reference.clone()));
+            tell(TransferEvent::Asking(reference.clone()));
             match self.pull_reference(access, &reference, options, tell) {
                 // The next registry is asked only when this one does not have it.
                 Err(ImagesError::Registry(error)) if many && passes_on(&error) => {
@@ -112,58 +91,77 @@ impl Engine {
         access: &Access,
         reference: &Reference,
         options: &PullOptions,
-        tell: &(dyn Fn(PullEvent) + Sync),
+        tell: &(dyn Fn(TransferEvent) + Sync),
     ) -> Result<Pulled, ImagesError> {
-        let repository = access.client().repository(reference)?;
+        let source = RegistrySource::new(access, reference.clone())?;
+        let repository = source.repository();
         let host = options.platform.clone().unwrap_or_else(Platform::native);
         let lease = self.store().lease()?;
-        if let Some(record) = self.same_image(&lease, &repository, reference, &host)? {
+        if let Some(record) = self.same_image(&lease, repository, reference, &host)? {
             return Ok(Pulled {
                 record,
-                reference: reference.clone(),
+                reference: Some(reference.clone()),
                 up_to_date: true,
-                mirror: mirror_of(&repository),
+                mirror: mirror_of(repository),
             });
         }
-        let found = Found::fetch(&repository, reference, &host)?;
-        let mirror = mirror_of(&repository);
-        let manifest = found.manifest.manifest()?;
+        let pulled = self.take_in(&lease, &source, options, tell)?;
+        let mirror = mirror_of(repository);
+        Ok(Pulled { mirror, ..pulled })
+    }
+
+    /// Brings an image in from anywhere.
+    fn take_in(
+        &self,
+        lease: &Lease,
+        source: &dyn Source,
+        options: &PullOptions,
+        tell: &(dyn Fn(TransferEvent) + Sync),
+    ) -> Result<Pulled, ImagesError> {
+        let host = options.platform.clone().unwrap_or_else(Platform::native);
+        let reference = source.reference();
+        let target = source.target()?;
+        let chosen = chosen(source, &target, &host)?;
+        let manifest = chosen.manifest()?;
         if !is_image_config(&manifest.config.media_type) {
             return Err(ImagesError::Artifact {
-                name: reference.to_string(),
+                name: reference.map_or("the image".to_owned(), |r| r.to_string()),
                 media_type: manifest.config.media_type,
             });
         }
-        let config_bytes = document(self.store(), &repository, &manifest.config)?;
+        let config_bytes = match self.store().blob(&manifest.config.digest) {
+            Ok(bytes) => bytes,
+            Err(_) => transport::small(source, &manifest.config)?,
+        };
         let config = parse_config(&manifest, &config_bytes)?;
         let documents = [
-            (found.target.digest(), found.target.bytes()),
-            (found.manifest.digest(), found.manifest.bytes()),
+            (target.digest(), target.bytes()),
+            (chosen.digest(), chosen.bytes()),
             (&manifest.config.digest, &config_bytes),
         ];
         for (digest, bytes) in documents {
-            self.store().put_blob(&lease, digest, bytes)?;
+            self.store().put_blob(lease, digest, bytes)?;
         }
-        tell(PullEvent::Layers(manifest.layers.clone()));
-        let layers = fetch_layers(&lease, &repository, &manifest, &config, tell)?;
+        tell(TransferEvent::Layers(manifest.layers.clone()));
+        let layers = fetch_layers(lease, source, &manifest, &config, tell)?;
         let up_to_date = layers.iter().all(|layer| layer.blob.is_none());
         // A layer may stand twice in an image.
         let distinct: BTreeMap<&Digest, u64> =
             layers.iter().map(|l| (&l.diff_id, l.info.bytes)).collect();
         let record = ImageRecord::new(
-            Some(reference),
-            found.target.descriptor(),
-            found.manifest.digest().clone(),
+            reference.as_ref(),
+            target.descriptor(),
+            chosen.digest().clone(),
             manifest.config.digest.clone(),
             &config,
             distinct.values().sum(),
         );
-        self.store().put_image(&lease, &record)?;
+        self.store().put_image(lease, &record)?;
         Ok(Pulled {
             record,
-            reference: reference.clone(),
+            reference,
             up_to_date,
-            mirror,
+            mirror: None,
         })
     }
 
@@ -203,61 +201,27 @@ impl Engine {
     }
 }
 
-/// What a name points to, and the manifest that was chosen from it.
-struct Found {
-    target: Document,
-    manifest: Document,
-}
-
-impl Found {
-    fn fetch(
-        repository: &Repository,
-        reference: &Reference,
-        host: &Platform,
-    ) -> Result<Self, ImagesError> {
-        let target = repository.manifest(which(reference))?;
-        let manifest = match target.kind() {
-            DocumentKind::Manifest => target.clone(),
-            DocumentKind::Index => {
-                let chosen = target.choose(host)?;
-                repository.manifest(Which::Digest(&chosen.digest))?
-            }
-        };
-        Ok(Self { target, manifest })
+/// The manifest for a machine.
+pub(super) fn chosen(
+    source: &dyn Source,
+    target: &Document,
+    host: &Platform,
+) -> Result<Document, ImagesError> {
+    let mut document = target.clone();
+    for _ in 0..INDEX_DEPTH_MAX {
+        if document.kind() == DocumentKind::Manifest {
+            return Ok(document);
+        }
+        document = source.manifest(&document.choose(host)?)?;
     }
+    Err(ImagesError::TooMany(target.digest().to_string()))
 }
 
-fn which(reference: &Reference) -> Which<'_> {
+pub(super) fn which(reference: &Reference) -> Which<'_> {
     match (reference.digest(), reference.tag()) {
         (Some(digest), _) => Which::Digest(digest),
         (None, tag) => Which::Tag(tag.unwrap_or(carrack_spec::DEFAULT_TAG)),
     }
-}
-
-/// A small document of the image, from the store when it is there.
-fn document(
-    store: &Store,
-    repository: &Repository,
-    descriptor: &Descriptor,
-) -> Result<Vec<u8>, ImagesError> {
-    if let Ok(bytes) = store.blob(&descriptor.digest) {
-        return Ok(bytes);
-    }
-    let too_large = || carrack_store::BlobError::TooLarge(descriptor.digest.clone());
-    if descriptor.size > DOCUMENT_BYTES_MAX as u64 {
-        return Err(too_large().into());
-    }
-    let mut bytes = Vec::new();
-    let read = repository
-        .blob(descriptor)?
-        .verified()
-        .take(DOCUMENT_BYTES_MAX as u64 + 1)
-        .read_to_end(&mut bytes);
-    read.map_err(|source| carrack_store::BlobError::Read {
-        digest: descriptor.digest.clone(),
-        source,
-    })?;
-    Ok(bytes)
 }
 
 fn parse_config(manifest: &Manifest, bytes: &[u8]) -> Result<ImageConfig, ImagesError> {
@@ -274,10 +238,10 @@ fn parse_config(manifest: &Manifest, bytes: &[u8]) -> Result<ImageConfig, Images
 
 fn fetch_layers(
     lease: &Lease,
-    repository: &Repository,
+    source: &dyn Source,
     manifest: &Manifest,
     config: &ImageConfig,
-    tell: &(dyn Fn(PullEvent) + Sync),
+    tell: &(dyn Fn(TransferEvent) + Sync),
 ) -> Result<Vec<Ingested>, ImagesError> {
     let pairs = manifest.layers.iter().zip(&config.rootfs.diff_ids);
     let sources: Vec<LayerSource> = pairs
@@ -288,9 +252,9 @@ fn fetch_layers(
         .collect();
     let open = |n: usize| {
         let descriptor = manifest.layers.get(n).ok_or(std::io::ErrorKind::NotFound)?;
-        repository.blob(descriptor).map_err(std::io::Error::other)
+        source.blob(descriptor, 0).map_err(std::io::Error::other)
     };
-    let layer = |n, event| tell(PullEvent::Layer(n, event));
+    let layer = |n, event| tell(TransferEvent::Layer(n, event));
     ingest(
         lease,
         &sources,
@@ -300,7 +264,7 @@ fn fetch_layers(
                 n,
                 match progress {
                     Progress::Waiting => LayerEvent::Waiting,
-                    Progress::Read(bytes) => LayerEvent::Read(bytes),
+                    Progress::Read(bytes) => LayerEvent::Moved(bytes),
                     Progress::Flushing => LayerEvent::Flushing,
                 },
             );

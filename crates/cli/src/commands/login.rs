@@ -1,0 +1,80 @@
+//! `login`, `logout`.
+
+use crate::registry_args::{LoginFlags, LogoutFlags};
+use anyhow::bail;
+use carrack_engine::images::{Access, AccessOptions, Credential};
+use std::io::{BufRead, Read};
+
+/// Longest password that is read from standard input, in bytes.
+const PASSWORD_BYTES_MAX: u64 = 64 << 10;
+
+/// `carrack login`.
+///
+/// # Errors
+/// The registry refuses the credential, or it cannot be kept.
+pub fn login(flags: &LoginFlags) -> anyhow::Result<u8> {
+    let access = Access::open(AccessOptions {
+        tls_verify: flags.tls_verify,
+        cert_dir: flags.cert_dir.clone(),
+        ..AccessOptions::default()
+    })?;
+    let username = match &flags.username {
+        Some(name) => name.clone(),
+        None => ask("Username: ", true)?,
+    };
+    let password = match (&flags.password, flags.password_stdin) {
+        (Some(password), _) => password.clone(),
+        (None, true) => {
+            let mut text = String::new();
+            let input = std::io::stdin().take(PASSWORD_BYTES_MAX);
+            std::io::BufReader::new(input).read_to_string(&mut text)?;
+            text.trim_end_matches(['\r', '\n']).to_owned()
+        }
+        (None, false) => ask("Password: ", false)?,
+    };
+    if username.is_empty() || password.is_empty() {
+        bail!("a login needs a user name and a password");
+    }
+    let credential = Credential::Basic { username, password };
+    let done = access.login(&flags.registry, &credential, flags.authfile.as_deref())?;
+    if !done.was_asked {
+        eprintln!("carrack: {} did not ask for credentials", flags.registry);
+    }
+    println!("Login Succeeded! (kept in {})", done.file.display());
+    Ok(0)
+}
+
+/// `carrack logout`.
+///
+/// # Errors
+/// Nobody is logged in, or a file cannot be written.
+pub fn logout(flags: &LogoutFlags) -> anyhow::Result<u8> {
+    let access = Access::open(AccessOptions::default())?;
+    access.logout(&flags.registry, flags.authfile.as_deref())?;
+    println!("Removed the login for {}", flags.registry);
+    Ok(0)
+}
+
+/// Asks a person on the terminal; what is typed is shown or not.
+fn ask(prompt: &str, shown: bool) -> anyhow::Result<String> {
+    use rustix::termios::{LocalModes, OptionalActions, isatty, tcgetattr, tcsetattr};
+    let stdin = std::io::stdin();
+    if !isatty(&stdin) {
+        bail!("standard input is no terminal; use --username and --password-stdin");
+    }
+    eprint!("{prompt}");
+    let before = tcgetattr(&stdin)?;
+    if !shown {
+        let mut hidden = before.clone();
+        hidden.local_modes.remove(LocalModes::ECHO);
+        tcsetattr(&stdin, OptionalActions::Flush, &hidden)?;
+    }
+    let mut line = String::new();
+    let read = stdin.lock().read_line(&mut line);
+    if !shown {
+        tcsetattr(&stdin, OptionalActions::Flush, &before)?;
+        eprintln!();
+    }
+    read?;
+    Ok(line.trim_end_matches(['\r', '\n']).to_owned())
+}
