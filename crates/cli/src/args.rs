@@ -1,10 +1,13 @@
 //! The command line, as data. Values are parsed into the engine's types here, so a wrong one is an error
 //! that names its flag before anything is touched.
 
-use crate::image_args::ImageVerb;
+use crate::image_args::{
+    HistoryFlags, ImageVerb, ImportFlags, ListFlags, LoadFlags, RemoveFlags, SaveFlags, SystemVerb,
+    TagFlags, UntagFlags,
+};
 use crate::registry_args::{LoginFlags, LogoutFlags, PullFlags, PushFlags};
 use carrack_engine::request::{Capability, Network, Tmpfs, Ulimit, Volume, parse_cpus, parse_size};
-use carrack_spec::{ContainerId, Reference};
+use carrack_spec::ContainerId;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
@@ -49,6 +52,9 @@ pub enum Verb {
     /// Manage images
     #[command(subcommand)]
     Image(ImageVerb),
+    /// See to the whole store
+    #[command(subcommand)]
+    System(SystemVerb),
     /// Pull images from registries, layouts and archives
     Pull(PullFlags),
     /// Push an image to a registry, a layout or an archive
@@ -59,10 +65,20 @@ pub enum Verb {
     Logout(LogoutFlags),
     /// Load images from an OCI image layout or a docker archive
     Load(LoadFlags),
+    /// Save images to an archive
+    Save(SaveFlags),
+    /// Make an image of one layer from a tar file
+    Import(ImportFlags),
     /// List images
-    Images(ImagesFlags),
+    Images(ListFlags),
+    /// Show how an image was made
+    History(HistoryFlags),
+    /// Give an image more names
+    Tag(TagFlags),
+    /// Take names from an image
+    Untag(UntagFlags),
     /// Remove images
-    Rmi(RmiFlags),
+    Rmi(RemoveFlags),
     /// List containers
     Ps(PsFlags),
     /// Remove containers
@@ -186,36 +202,6 @@ impl RunFlags {
     pub fn network(&self) -> Result<Network, carrack_engine::request::RequestError> {
         self.network.parse()
     }
-}
-
-/// Flags of `load`.
-#[derive(Debug, Args)]
-pub struct LoadFlags {
-    /// Archive or directory [default: standard input]
-    #[arg(short, long, value_name = "FILE")]
-    pub input: Option<PathBuf>,
-    /// Name for the image, in place of those in the archive
-    #[arg(short, long)]
-    pub name: Option<Reference>,
-    /// Print names only
-    #[arg(short, long)]
-    pub quiet: bool,
-}
-
-/// Flags of `images`.
-#[derive(Debug, Args)]
-pub struct ImagesFlags {
-    /// Print ids only
-    #[arg(short, long)]
-    pub quiet: bool,
-}
-
-/// Flags of `rmi`.
-#[derive(Debug, Args)]
-pub struct RmiFlags {
-    /// Images, by name or id
-    #[arg(required = true, value_name = "IMAGE")]
-    pub images: Vec<String>,
 }
 
 /// Flags of `ps`.

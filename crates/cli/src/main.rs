@@ -19,10 +19,13 @@ mod logging;
 mod progress;
 mod registry_args;
 mod table;
+mod template;
+mod time;
 
 use args::{Cli, Verb};
 use carrack_engine::{Engine, EngineError};
 use clap::Parser;
+use commands::image;
 use std::process::ExitCode;
 
 /// Exit code of a failure of Carrack itself, as docker's users know it.
@@ -57,14 +60,20 @@ fn run(cli: Cli) -> anyhow::Result<u8> {
     let engine = Engine::open(options)?;
     match cli.verb {
         Verb::Run(flags) => commands::run::run(&engine, *flags),
-        Verb::Load(flags) => commands::images::load(&engine, &flags),
-        Verb::Images(flags) => commands::images::list(&engine, &flags),
-        Verb::Rmi(flags) => commands::images::remove(&engine, &flags),
+        Verb::Load(flags) => image::archive::load(&engine, &flags),
+        Verb::Save(flags) => image::archive::save(&engine, &flags),
+        Verb::Import(flags) => image::archive::import(&engine, &flags),
+        Verb::Images(flags) => image::list::list(&engine, &flags),
+        Verb::History(flags) => image::show::history(&engine, &flags),
+        Verb::Tag(flags) => image::change::tag(&engine, &flags),
+        Verb::Untag(flags) => image::change::untag(&engine, &flags),
+        Verb::Rmi(flags) => image::change::remove(&engine, &flags),
         Verb::Ps(flags) => commands::containers::list(&engine, &flags),
         Verb::Rm(flags) => commands::containers::remove(&engine, &flags),
-        Verb::Pull(flags) => commands::image::transfer::pull(&engine, &flags),
-        Verb::Image(verb) => commands::image::image(&engine, &verb),
-        Verb::Push(flags) => commands::image::transfer::push(&engine, &flags),
+        Verb::Pull(flags) => image::transfer::pull(&engine, &flags),
+        Verb::System(verb) => commands::system::system(&engine, &verb),
+        Verb::Image(verb) => image::image(&engine, &verb),
+        Verb::Push(flags) => image::transfer::push(&engine, &flags),
         Verb::Login(_) | Verb::Logout(_) | Verb::Version => Ok(0),
     }
 }

@@ -319,7 +319,7 @@ pub struct LogoutFlags {
 }
 
 /// `OS/ARCH[/VARIANT]`, or `ARCH` alone.
-fn parse_platform(text: &str) -> Result<Platform, String> {
+pub fn parse_platform(text: &str) -> Result<Platform, String> {
     let parts: Vec<&str> = text.split('/').collect();
     let (os, architecture, variant) = match parts.as_slice() {
         [architecture] => ("linux", *architecture, ""),

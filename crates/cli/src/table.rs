@@ -8,6 +8,14 @@ pub fn print(header: &[&str], rows: &[Vec<String>]) {
     let _ = std::io::stdout().write_all(text(header, rows).as_bytes());
 }
 
+/// Prints rows in columns without a heading.
+pub fn print_rows(rows: &[Vec<String>]) {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let text = text(&vec![""; columns], rows);
+    let text = text.split_once('\n').map_or("", |(_, rows)| rows);
+    let _ = std::io::stdout().write_all(text.as_bytes());
+}
+
 /// Words of an image reach the terminal here: what would steer it, or end the line, is shown as `?`.
 fn plain(cell: &str) -> String {
     let shown = |c: char| if c.is_control() { '?' } else { c };

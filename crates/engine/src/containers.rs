@@ -188,8 +188,9 @@ impl Engine {
                 }
             }
         }
-        self.store
-            .sweep_snapshots(&self.runroot, |id| self.directory(id).is_dir());
+        self.store.sweep_snapshots(&self.runroot, |id| {
+            self.directory(id).is_dir() || self.keeps_mount(id)
+        });
         Ok(())
     }
 

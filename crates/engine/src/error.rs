@@ -52,6 +52,12 @@ pub enum EngineError {
     /// The container runs.
     #[error("container {0:?} is running; stop it, or use --force")]
     Running(String),
+    /// A damaged image cannot be fetched again.
+    #[error("{0}")]
+    NotFetched(String),
+    /// The image is not mounted.
+    #[error("image {0:?} is not mounted; see `carrack image mount`")]
+    NotMounted(String),
     /// `carrack-runtime` was not found.
     #[error(
         "carrack-runtime is neither beside this program nor in PATH; install it, or name it in CARRACK_RUNTIME"

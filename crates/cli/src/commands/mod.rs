@@ -2,9 +2,9 @@
 
 pub mod containers;
 pub mod image;
-pub mod images;
 pub mod login;
 pub mod run;
+pub mod system;
 
 use crate::args::Verb;
 use std::io::Write;

@@ -162,6 +162,11 @@ fn image() -> &'static [u8] {
             base.append(&entry, &mut std::io::empty()).unwrap();
         }
         let mut top = Writer::new(Vec::new());
+        let etc = Entry {
+            mode: 0o755,
+            ..Entry::new(Kind::Directory, "etc")
+        };
+        top.append(&etc, &mut std::io::empty()).unwrap();
         file(&mut top, "etc/.wh.hidden", 0o644, b"");
         let config = ContainerConfig {
             cmd: vec!["sh".into(), "-c".into(), "echo default".into()],

@@ -6,7 +6,7 @@ use carrack_registry::{ConfigError, ProxyError};
 use carrack_spec::image::LAYERS_MAX;
 use carrack_spec::runtime::ParseError;
 use carrack_spec::{Digest, ReferenceError};
-use carrack_store::{ArchiveError, BlobError, ImageError, LayerError, StoreError};
+use carrack_store::{ArchiveError, BlobError, ImageError, LayerError, SaveError, StoreError};
 use std::path::{Path, PathBuf};
 
 /// An image that cannot be brought from or to a registry.
@@ -112,6 +112,9 @@ pub enum ImagesError {
         #[source]
         source: ParseError,
     },
+    /// Images cannot be saved.
+    #[error(transparent)]
+    Save(#[from] SaveError),
     /// An archive or layout cannot be read.
     #[error(transparent)]
     Archive(#[from] ArchiveError),

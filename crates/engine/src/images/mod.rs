@@ -16,17 +16,24 @@
 mod access;
 mod copy;
 mod credentials;
+mod diff;
 mod error;
 mod events;
 mod layers;
 mod login;
+mod mounts;
 mod parallel;
 mod pull;
 mod push;
+mod repair;
 mod transport;
 
 pub use access::{Access, AccessOptions};
 pub use carrack_registry::{Credential, Found, Pushed as Sent};
+pub use carrack_store::{
+    Change, CheckOptions, Checked, HistoryStep, ImportOptions, PruneOptions, Pruned, SaveForm,
+    SaveOptions, TreeNode, Usage,
+};
 pub use copy::{Copied, CopyOptions, Platforms};
 pub use credentials::HostCredentials;
 pub use error::ImagesError;
@@ -34,4 +41,5 @@ pub use events::{LayerEvent, TransferEvent};
 pub use login::{LoggedIn, parse_pair};
 pub use pull::{PullOptions, Pulled};
 pub use push::{ManifestFormat, PushOptions, Pushed};
+pub use repair::Refetched;
 pub use transport::{Place, PlaceError, Sink, Source};

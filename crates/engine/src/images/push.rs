@@ -96,7 +96,12 @@ impl Engine {
                 return Err(carrack_store::BlobError::Missing(digest.clone()).into());
             }
         }
-        let sink = transport::sink(&place, access, self.store(), self.mounts(&record, &place)?)?;
+        let sink = transport::sink(
+            &place,
+            access,
+            self.store(),
+            self.mountable(&record, &place)?,
+        )?;
         let push = Push {
             lease: &lease,
             sink: &*sink,
@@ -124,7 +129,7 @@ impl Engine {
 
     /// Repositories of the destination's registry that may have layers of the image: its other names, and
     /// the images that share layers with it.
-    fn mounts(&self, record: &ImageRecord, place: &Place) -> Result<Vec<String>, ImagesError> {
+    fn mountable(&self, record: &ImageRecord, place: &Place) -> Result<Vec<String>, ImagesError> {
         let Place::Registry(name) = place else {
             return Ok(Vec::new());
         };
