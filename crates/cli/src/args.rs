@@ -5,7 +5,7 @@ use crate::image_args::{
     HistoryFlags, ImageVerb, ImportFlags, ListFlags, LoadFlags, RemoveFlags, SaveFlags, SystemVerb,
     TagFlags, UntagFlags,
 };
-use crate::registry_args::{LoginFlags, LogoutFlags, PullFlags, PushFlags};
+use crate::registry_args::{LoginFlags, LogoutFlags, PullFlags, PushFlags, SearchFlags};
 use carrack_engine::request::{Capability, Network, Tmpfs, Ulimit, Volume, parse_cpus, parse_size};
 use carrack_spec::ContainerId;
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -59,6 +59,8 @@ pub enum Verb {
     Pull(PullFlags),
     /// Push an image to a registry, a layout or an archive
     Push(PushFlags),
+    /// Look for images in a registry
+    Search(SearchFlags),
     /// Log in to a registry
     Login(LoginFlags),
     /// Log out of a registry

@@ -1,6 +1,6 @@
 //! Flags of the verbs that are about images.
 
-use crate::registry_args::{AccessFlags, CopyFlags, PullFlags, PushFlags};
+use crate::registry_args::{AccessFlags, CopyFlags, PullFlags, PushFlags, TagsFlags};
 use carrack_spec::Reference;
 use clap::{Args, Subcommand, ValueEnum};
 use std::path::PathBuf;
@@ -38,6 +38,8 @@ pub enum ImageVerb {
     /// End what mount began
     #[command(visible_alias = "umount")]
     Unmount(UnmountFlags),
+    /// List the tags of a repository in its registry
+    Tags(TagsFlags),
     /// Pull images from registries, layouts and archives
     Pull(PullFlags),
     /// Push an image to a registry, a layout or an archive

@@ -74,7 +74,7 @@ fn run(cli: Cli) -> anyhow::Result<u8> {
         Verb::System(verb) => commands::system::system(&engine, &verb),
         Verb::Image(verb) => image::image(&engine, &verb),
         Verb::Push(flags) => image::transfer::push(&engine, &flags),
-        Verb::Login(_) | Verb::Logout(_) | Verb::Version => Ok(0),
+        Verb::Search(_) | Verb::Login(_) | Verb::Logout(_) | Verb::Version => Ok(0),
     }
 }
 

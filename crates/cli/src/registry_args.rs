@@ -281,6 +281,42 @@ pub enum Format {
     Docker,
 }
 
+/// Flags of `search`.
+#[derive(Debug, Args)]
+pub struct SearchFlags {
+    #[command(flatten)]
+    pub access: AccessFlags,
+    /// List the tags of the repository that is named instead
+    #[arg(long)]
+    pub list_tags: bool,
+    /// Most results
+    #[arg(long, default_value_t = 25, value_name = "NUMBER")]
+    pub limit: usize,
+    /// json, or text with fields such as {{.Name}} {{.Description}} {{.Stars}}, {{.Tag}} with --list-tags
+    #[arg(long, value_name = "FORMAT")]
+    pub format: Option<String>,
+    /// Show whole descriptions
+    #[arg(long)]
+    pub no_trunc: bool,
+    /// What to look for, perhaps with a registry before it: HOST/TERM
+    pub term: String,
+}
+
+/// Flags of `image tags`.
+#[derive(Debug, Args)]
+pub struct TagsFlags {
+    #[command(flatten)]
+    pub access: AccessFlags,
+    /// Most tags
+    #[arg(long, default_value_t = 1000, value_name = "NUMBER")]
+    pub limit: usize,
+    /// json, or text with the fields {{.Name}} and {{.Tag}}
+    #[arg(long, value_name = "FORMAT")]
+    pub format: Option<String>,
+    /// Repository
+    pub name: String,
+}
+
 /// Flags of `login`.
 #[derive(Debug, Args)]
 pub struct LoginFlags {

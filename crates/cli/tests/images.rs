@@ -255,3 +255,26 @@ fn what_is_there_stays_whole_when_a_copy_fails() {
     ]);
     copied.code_is(125).fails_with("holds something else");
 }
+
+#[test]
+fn a_registry_is_searched_and_its_tags_are_listed() {
+    let world = require!(World::new());
+    let registry = require!(DockerRegistry::start(""));
+    let host = &registry.host;
+    for tag in ["v1", "v2"] {
+        let name = format!("{host}/team/app:{tag}");
+        world.carrack(&["push", "-q", "busybox:test", &name]).ok();
+    }
+    let app = format!("{host}/team/app");
+    let tags = ["--format", "{{.Name}}:{{.Tag}}"];
+    let expected = format!("{app}:v1\n{app}:v2\n");
+    for verb in [&["image", "tags"][..], &["search", "--list-tags"]] {
+        let listed = world.carrack(&[verb, &tags, &[&app]].concat());
+        listed.ok().stdout_is(&expected);
+    }
+    let term = format!("{host}/app");
+    let found = world.carrack(&["search", "--format", "{{.Name}}", &term]);
+    found.ok().stdout_is(&format!("{app}\n"));
+    let none = world.carrack(&["image", "tags", &format!("{host}/nobody")]);
+    none.code_is(125).fails_with("nobody");
+}

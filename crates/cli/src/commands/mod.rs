@@ -4,6 +4,7 @@ pub mod containers;
 pub mod image;
 pub mod login;
 pub mod run;
+pub mod search;
 pub mod system;
 
 use crate::args::Verb;
@@ -19,6 +20,7 @@ pub fn without_engine(verb: &Verb) -> anyhow::Result<Option<u8>> {
             writeln!(std::io::stdout(), "carrack {}", env!("CARGO_PKG_VERSION"))?;
             Ok(Some(0))
         }
+        Verb::Search(flags) => search::search(flags).map(Some),
         Verb::Login(flags) => login::login(flags).map(Some),
         Verb::Logout(flags) => login::logout(flags).map(Some),
         _ => Ok(None),

@@ -115,6 +115,19 @@ impl Access {
         Ok(tags.iter().map(|tag| format!("{name}:{tag}")).collect())
     }
 
+    /// Repositories of a registry that have to do with a term, at most `limit`.
+    ///
+    /// # Errors
+    /// The registry's.
+    pub fn search(
+        &self,
+        host: &str,
+        term: &str,
+        limit: usize,
+    ) -> Result<Vec<carrack_registry::Found>, ImagesError> {
+        Ok(self.client.registry(host)?.search(term, limit)?)
+    }
+
     /// The client itself.
     pub fn client(&self) -> &Client {
         &self.client

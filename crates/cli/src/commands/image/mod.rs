@@ -31,6 +31,7 @@ pub fn image(engine: &Engine, verb: &ImageVerb) -> anyhow::Result<u8> {
         ImageVerb::Import(flags) => archive::import(engine, flags),
         ImageVerb::Mount(flags) => mount::mount(engine, flags),
         ImageVerb::Unmount(flags) => mount::unmount(engine, flags),
+        ImageVerb::Tags(flags) => super::search::tags(flags),
         ImageVerb::Pull(flags) => transfer::pull(engine, flags),
         ImageVerb::Push(flags) => transfer::push(engine, flags),
         ImageVerb::Copy(flags) => transfer::copy(engine, flags),
