@@ -39,6 +39,34 @@ fn standard_streams_reach_the_program() {
     assert_eq!(output.stderr, "done\n");
 }
 
+/// A closed stream must not become one of the runtime's own files, and then the container's.
+#[test]
+fn closed_standard_streams_are_the_null_device() {
+    let runtime = require!(common::runtime());
+    let mut bundle = require!(Bundle::busybox());
+    bundle.shell("for n in 0 1 2; do readlink /proc/self/fd/$n; done > /seen");
+    let container = runtime.container(&bundle);
+    let command = container.bundle_command("run", &[]);
+    let mut closed = std::process::Command::new("sh");
+    closed.args(["-c", "exec \"$@\" <&- >&- 2>&-", "sh"]);
+    closed.arg(command.get_program()).args(command.get_args());
+    carrack_testkit::runtime::finish(&mut closed).ok();
+    let seen = std::fs::read_to_string(bundle.rootfs().join("seen")).unwrap();
+    // The second is the redirection of the loop.
+    assert_eq!(seen, "/dev/null\n/seen\n/dev/null\n");
+}
+
+/// A reader of standard output that is gone is an error, not a signal that ends the runtime.
+#[test]
+fn a_reader_that_is_gone_is_an_error() {
+    let runtime = require!(common::runtime());
+    let (reader, writer) = rustix::pipe::pipe().unwrap();
+    drop(reader);
+    let mut command = runtime.command(["features"]);
+    let status = command.stdout(writer).status().unwrap();
+    assert_eq!(status.code(), Some(1), "{status}");
+}
+
 #[test]
 fn signals_are_forwarded_to_the_program() {
     let runtime = require!(common::runtime());
