@@ -2,6 +2,7 @@
  * floor: the kernel work of one `run true`, done the straightforward way.
  *
  *   floor ROOTFS NAME PROGRAM [ARGS...]
+ *   floor -e PID PROGRAM [ARGS...]     of one `exec` in the container whose init is PID
  *
  * What a runtime must ask of the kernel for the benchmark's bundle, and nothing
  * else: no JSON, no state, no seccomp compiler (the filter is an array made at
@@ -15,6 +16,15 @@
  *   writes the pipe ─────────────────────► unshare(cgroup); mounts, devices, pivot_root,
  *   waits                                  masked and read-only paths, lo up, hostname,
  *   rmdir per hierarchy                    capabilities, no_new_privs, filter, execve
+ *
+ * An exec is done in the shortest way known here, as there is none below: the child is born in
+ * the container's pid namespace and v2 cgroup, enters the v1 cgroups by itself (no grace
+ * period) and all other namespaces in one setns(2).
+ *
+ *   parent                                 child
+ *   opens init and its cgroups
+ *   setns(pid); clone3(into v2 cgroup) ──► "0" to each tasks file; setns(all others)
+ *   waits                                  rights, filter, execve
  *
  * Needs root and cgroup v1 hierarchies under /sys/fs/cgroup; one that is missing
  * is left out. Any other failure ends it with the name of the call.
@@ -321,12 +331,85 @@ static void child(const char *rootfs, char **command, int ready)
 	die(command[0]);
 }
 
+/* -- exec -- */
+
+/* Opens what lies below the cgroup that init is in, for each line of its /proc/PID/cgroup. */
+static size_t open_groups(const char *pid, int *tasks, size_t most, int *v2)
+{
+	char path[1024], text[4096];
+	snprintf(path, sizeof path, "/proc/%s/cgroup", pid);
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	ssize_t n = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
+	if (n < 0)
+		die(path);
+	close(fd);
+	text[n] = 0;
+	size_t count = 0;
+	for (char *line = strtok(text, "\n"); line; line = strtok(NULL, "\n")) {
+		char *name = strchr(line, ':') + 1;
+		char *group = strchr(name, ':');
+		*group++ = 0;
+		if (!*name) {
+			snprintf(path, sizeof path, CGROUPS "/unified%s", group);
+			*v2 = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+			continue;
+		}
+		name = strncmp(name, "name=", 5) ? name : name + 5;
+		snprintf(path, sizeof path, CGROUPS "/%s%s/tasks", name, group);
+		fd = open(path, O_WRONLY | O_CLOEXEC);
+		if (fd >= 0 && count < most)
+			tasks[count++] = fd;
+	}
+	return count;
+}
+
+static int run_inside(const char *pid, char **command)
+{
+	int tasks[16], v2 = -1;
+	size_t count = open_groups(pid, tasks, COUNT(tasks), &v2);
+	int init = syscall(SYS_pidfd_open, atoi(pid), 0);
+	if (init < 0 || setns(init, CLONE_NEWPID) < 0)
+		die("join the pid namespace");
+	struct clone_args args = {
+		.flags = v2 < 0 ? 0 : CLONE_INTO_CGROUP,
+		.exit_signal = SIGCHLD,
+		.cgroup = v2 < 0 ? 0 : v2,
+	};
+	pid_t child = syscall(SYS_clone3, &args, sizeof args);
+	if (child < 0)
+		die("clone3");
+	if (child == 0) {
+		for (size_t i = 0; i < count; i++)
+			if (write(tasks[i], "0", 1) != 1)
+				die("enter a cgroup");
+		if (setns(init, CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWNET |
+				       CLONE_NEWCGROUP) < 0)
+			die("join the namespaces");
+		if (setsid() < 0)
+			die("setsid");
+		if (syscall(SYS_close_range, 3, ~0U, CLOSE_RANGE_CLOEXEC) < 0)
+			die("close_range");
+		drop_rights();
+		char *environment[] = { "PATH=/bin", "HOME=/root", NULL };
+		execve(command[0], command, environment);
+		die(command[0]);
+	}
+	int status;
+	while (waitpid(child, &status, 0) < 0)
+		if (errno != EINTR)
+			die("waitpid");
+	return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
+
 int main(int argc, char **argv)
 {
 	if (argc < 4) {
-		dprintf(2, "usage: floor ROOTFS NAME PROGRAM [ARGS...]\n");
+		dprintf(2, "usage: floor ROOTFS NAME PROGRAM [ARGS...]\n"
+			   "       floor -e PID PROGRAM [ARGS...]\n");
 		return 125;
 	}
+	if (!strcmp(argv[1], "-e"))
+		return run_inside(argv[2], argv + 3);
 	int ready[2];
 	if (pipe2(ready, O_CLOEXEC) < 0)
 		die("pipe");

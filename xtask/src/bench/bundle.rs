@@ -65,7 +65,8 @@ fn make(args: &[&str], names: &[&str]) -> Result<Bundle> {
     Ok(bundle)
 }
 
-fn compile(root: &Path, dir: &Path, name: &str) -> Result<PathBuf> {
+/// Compiles a helper of `bench/` into `dir`.
+pub fn compile(root: &Path, dir: &Path, name: &str) -> Result<PathBuf> {
     let program = dir.join(name);
     let source = root.join("bench").join(format!("{name}.c"));
     let status = Command::new("cc")

@@ -1,5 +1,6 @@
 //! Who is measured, and how each operation is typed.
 
+use std::cell::OnceCell;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -70,11 +71,15 @@ pub struct Contender<'a> {
     bench: &'a Bench,
     name: String,
     program: PathBuf,
+    /// What makes the container that sleeps: the program itself, or ours for the floor.
+    maker: PathBuf,
     without_unified: bool,
     floor: bool,
     prefix: String,
     state: TempDir,
     sleeper: String,
+    /// The pid of that container's init, for the floor.
+    sleeper_pid: OnceCell<String>,
 }
 
 /// Everyone that is installed.
@@ -98,12 +103,20 @@ pub fn all<'a>(bench: &'a Bench, ours: &Path) -> Vec<Contender<'a>> {
     });
     let wanted = wanted.into_iter();
     wanted
-        .map(|(name, program, hide)| Contender::new(bench, name, program, hide))
+        .map(|(name, program, hide)| Contender::new(bench, name, program, ours, hide))
         .collect()
 }
 
 impl<'a> Contender<'a> {
-    fn new(bench: &'a Bench, name: &str, program: PathBuf, without_unified: bool) -> Self {
+    fn new(
+        bench: &'a Bench,
+        name: &str,
+        program: PathBuf,
+        ours: &Path,
+        without_unified: bool,
+    ) -> Self {
+        let floor = name == "floor";
+        let maker = if floor { ours } else { &program };
         let shown = if without_unified {
             format!("{name} -u")
         } else {
@@ -112,13 +125,15 @@ impl<'a> Contender<'a> {
         Contender {
             bench,
             name: shown,
+            maker: maker.to_path_buf(),
             program,
             without_unified,
-            floor: name == "floor",
+            floor,
             prefix: unique(),
             // Where state roots lie on a real host: /run is a tmpfs, as this is.
             state: TempDir::below(Path::new("/dev/shm")),
             sleeper: unique(),
+            sleeper_pid: OnceCell::new(),
         }
     }
 
@@ -144,7 +159,7 @@ impl<'a> Contender<'a> {
 
     /// Whether the operation means anything here.
     pub fn can(&self, operation: Operation) -> bool {
-        !self.floor || operation == Operation::Run
+        !self.floor || matches!(operation, Operation::Run | Operation::Exec)
     }
 
     /// The cost of one operation.
@@ -175,19 +190,29 @@ impl<'a> Contender<'a> {
 
     /// Starts the container that `exec` enters; it is deleted when the value is dropped.
     pub fn start_sleeper(&self) -> Sleeper<'_> {
-        if !self.floor {
-            let bundle = self.bench.sleeper.path().display().to_string();
-            let mut command = self.wrapped(&[], &self.state.path().join(".result"));
-            command
-                .arg(&self.program)
-                .arg("--root")
-                .arg(self.state.path());
-            command.args(["run", "--detach", "--bundle", &bundle, &self.sleeper]);
-            if let Err(error) = finish(&mut command) {
-                println!("{}: no container for exec: {error:#}", self.name);
-            }
+        let bundle = self.bench.sleeper.path().display().to_string();
+        let mut command = self.of_maker(&["run", "--detach", "--bundle", &bundle, &self.sleeper]);
+        if let Err(error) = finish(&mut command) {
+            println!("{}: no container for exec: {error:#}", self.name);
+        }
+        if self.floor {
+            let record = self.state.path().join(&self.sleeper).join("state.json");
+            let text = fs::read_to_string(record).unwrap_or_default();
+            let record: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
+            let _ = self.sleeper_pid.set(record["init_process_pid"].to_string());
         }
         Sleeper(self)
+    }
+
+    /// A command of what makes the container that sleeps.
+    fn of_maker(&self, args: &[&str]) -> Command {
+        let mut command = self.wrapped(&[], &self.state.path().join(".result"));
+        command
+            .arg(&self.maker)
+            .arg("--root")
+            .arg(self.state.path());
+        command.args(args);
+        command
     }
 
     fn wrapped(&self, flags: &[&str], result: &Path) -> Command {
@@ -202,6 +227,10 @@ impl<'a> Contender<'a> {
     fn arguments(&self, operation: Operation, id: &str) -> Vec<String> {
         let program = self.program.display().to_string();
         let id = format!("{}-{id}", self.prefix);
+        if self.floor && operation == Operation::Exec {
+            let pid = self.sleeper_pid.get().cloned().unwrap_or_default();
+            return vec![program, "-e".into(), pid, "/bin/true".into()];
+        }
         if self.floor {
             let rootfs = self.bench.bundle.rootfs().display().to_string();
             return vec![program, rootfs, id, "/bin/true".into()];
@@ -228,15 +257,7 @@ pub struct Sleeper<'a>(&'a Contender<'a>);
 
 impl Drop for Sleeper<'_> {
     fn drop(&mut self) {
-        let contender = self.0;
-        if !contender.floor {
-            let mut command = contender.wrapped(&[], &contender.state.path().join(".result"));
-            command
-                .arg(&contender.program)
-                .arg("--root")
-                .arg(contender.state.path());
-            let _ = finish(command.args(["delete", "--force", &contender.sleeper]));
-        }
+        let _ = finish(&mut self.0.of_maker(&["delete", "--force", &self.0.sleeper]));
     }
 }
 

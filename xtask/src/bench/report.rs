@@ -144,14 +144,15 @@ impl Report {
         }
     }
 
-    /// Prints each target with the figure reached.
-    pub fn print_targets(&self, growth: &[Growth]) {
+    /// Prints each target with the figure reached. True when those are reached that do not
+    /// depend on time.
+    pub fn print_targets(&self, growth: &[Growth]) -> bool {
         for grown in growth {
             println!("{grown}");
         }
         let Some(ours) = self.row(OURS) else {
             println!("\nno targets: {OURS} was not measured");
-            return;
+            return false;
         };
         println!("\n{:<52} {:>8} {:>8}", "target", "at most", "reached");
         self.print_ratios();
@@ -160,10 +161,10 @@ impl Report {
             .map(|operation| ours.rss(*operation))
             .max()
             .unwrap_or(0);
-        verdict("peak RSS of any process, KiB", 2048.0, rss as f64);
-        verdict("program, MiB", 3.0, ours.bytes as f64 / f64::from(1 << 20));
+        let mut reached = verdict("peak RSS of any process, KiB", 2048.0, rss as f64);
+        reached &= verdict("program, MiB", 3.0, ours.bytes as f64 / f64::from(1 << 20));
         if let Some(calls) = ours.syscalls {
-            verdict("system calls of run", 350.0, calls as f64);
+            reached &= verdict("system calls of run", 350.0, calls as f64);
         }
         for grown in growth.iter().filter(|grown| grown.name == OURS) {
             verdict(
@@ -177,6 +178,7 @@ impl Report {
                 grown.wall_ratio(),
             );
         }
+        reached
     }
 
     fn print_ratios(&self) {
@@ -248,9 +250,11 @@ impl Row {
     }
 }
 
-fn verdict(what: &str, max: f64, reached: f64) {
-    let word = if reached <= max { "" } else { "  MISSED" };
+fn verdict(what: &str, max: f64, reached: f64) -> bool {
+    let within = reached <= max;
+    let word = if within { "" } else { "  MISSED" };
     println!("{what:<52} {max:>8.2} {reached:>8.2}{word}");
+    within
 }
 
 #[cfg(test)]
