@@ -8,6 +8,7 @@ mod bench;
 mod counts;
 mod debian;
 mod fuzz;
+mod hot;
 mod testrun;
 mod testvm;
 mod tidy;
@@ -20,7 +21,8 @@ const USAGE: &str = "usage: cargo xtask COMMAND
   tidy            the layout rules: dependency edges, unsafe, module heads, file size
   test [ARGS..]   every test with counts and an audit for leaks; ARGS go to `cargo test`
   bench-runtime   carrack-runtime beside runc, crun and the floor
-                  [--rounds N] [--no-scale] [--runtime PATH]
+                  [--rounds N] [--no-scale] [--check] [--runtime PATH]
+  hot             find out which code every operation runs, for crates/runtime/hot.ld
   test-vm         the tests in a VM with systemd and pure cgroup v2
                   [-l apparmor|selinux] [--suite NAME] [--cgroup v2|v1|hybrid]
                   [-p PACKAGE].. [--test PROGRAM].. [--part N/M] [-- ARGS for the test programs]
@@ -34,6 +36,7 @@ fn main() -> ExitCode {
     let outcome = match command.as_str() {
         "tidy" => tidy::run(&root()),
         "bench-runtime" => bench::run(&root(), &rest),
+        "hot" => hot::run(&root()),
         "test" => testrun::run(&root(), &rest),
         "test-vm" => testvm::run(&root(), &rest),
         "fuzz" => fuzz::run(&root(), &rest),
