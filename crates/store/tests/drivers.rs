@@ -503,6 +503,108 @@ fn owners_are_shown_by_the_map_of_a_user_namespace() {
     child.wait().unwrap();
 }
 
+/// An ext4 file system with fs-verity in a file, mounted until this is dropped.
+struct VerityDisk {
+    at: tempfile::TempDir,
+}
+
+impl VerityDisk {
+    fn new() -> Result<Self, carrack_testkit::Skip> {
+        carrack_testkit::skip::exists("/sys/fs/ext4/features/verity")?;
+        carrack_testkit::skip::program("mkfs.ext4")?;
+        let at = tempfile::tempdir().unwrap();
+        let image = at.path().join("image");
+        std::fs::File::create(&image)
+            .unwrap()
+            .set_len(64 << 20)
+            .unwrap();
+        std::fs::create_dir(at.path().join("disk")).unwrap();
+        let disk = Self { at };
+        let quiet = |program: &str, args: &[&std::ffi::OsStr]| {
+            let out = std::process::Command::new(program)
+                .args(args)
+                .output()
+                .unwrap();
+            assert!(out.status.success(), "{program}: {out:?}");
+        };
+        let options = ["-q", "-O", "verity"].map(std::ffi::OsStr::new);
+        quiet("mkfs.ext4", &[&options[..], &[image.as_os_str()]].concat());
+        let path = disk.path();
+        let loops = ["-o", "loop"].map(std::ffi::OsStr::new);
+        quiet(
+            "mount",
+            &[&loops[..], &[image.as_os_str(), path.as_os_str()]].concat(),
+        );
+        Ok(disk)
+    }
+
+    fn path(&self) -> PathBuf {
+        self.at.path().join("disk")
+    }
+}
+
+impl Drop for VerityDisk {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount")
+            .arg(self.path())
+            .status();
+    }
+}
+
+#[test]
+fn the_kernel_opens_only_files_with_their_digest() {
+    require!(carrack_testkit::skip::root());
+    let disk = require!(VerityDisk::new());
+    let base = vec![
+        dir("./"),
+        large("one", b'1', 10_000),
+        large("two", b'2', 10_000),
+    ];
+    let Loaded { store, image } = load(
+        &disk.path(),
+        DriverKind::PoolVerity,
+        std::slice::from_ref(&base),
+    )
+    .unwrap();
+    let names = objects(&store);
+    let path = |name: &str| {
+        store
+            .root()
+            .join("objects")
+            .join(&name[..2])
+            .join(&name[2..])
+    };
+    // Nobody writes into an object, root included.
+    assert!(
+        std::fs::File::options()
+            .write(true)
+            .open(path(&names[0]))
+            .is_err()
+    );
+    let mount = store.mount_image(&image).unwrap();
+    assert_eq!(look(&mount).len(), 3);
+    drop(mount);
+    // One object in the place of the other: it has the wrong digest.
+    std::fs::rename(path(&names[0]), path(&names[1])).unwrap();
+    let mount = store.mount_image(&image).unwrap();
+    let read = |name: &str| std::fs::read(root_of(&mount).join(name));
+    let outcomes = [read("one"), read("two")];
+    assert!(outcomes.iter().all(Result::is_err), "{outcomes:?}");
+}
+
+#[test]
+fn without_fs_verity_nothing_is_kept_by_that_driver() {
+    require!(carrack_testkit::skip::root());
+    let temp = require!(
+        tempfile::tempdir_in("/dev/shm").map_err(|e| carrack_testkit::Skip::new(e.to_string()))
+    );
+    let base = vec![dir("./"), large("one", b'1', 10_000)];
+    let refused = load(temp.path(), DriverKind::PoolVerity, &[base])
+        .err()
+        .unwrap();
+    assert!(refused.contains("cannot enable fs-verity for"), "{refused}");
+}
+
 fn kernel_at_least(major: u32, minor: u32) -> Result<(), carrack_testkit::Skip> {
     let release = rustix::system::uname()
         .release()
