@@ -527,7 +527,7 @@ impl VerityDisk {
                 .unwrap();
             assert!(out.status.success(), "{program}: {out:?}");
         };
-        let options = ["-q", "-O", "verity"].map(std::ffi::OsStr::new);
+        let options = ["-q", "-b", "4096", "-O", "verity"].map(std::ffi::OsStr::new);
         quiet("mkfs.ext4", &[&options[..], &[image.as_os_str()]].concat());
         let path = disk.path();
         let loops = ["-o", "loop"].map(std::ffi::OsStr::new);

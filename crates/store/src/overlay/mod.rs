@@ -126,6 +126,7 @@ impl Driver for Overlay {
             request.upper,
             request.idmap,
             self.privilege,
+            &request.lease.temporary(),
         )?)
     }
 }

@@ -60,10 +60,20 @@ pub enum OverlayError {
     },
 }
 
+impl OverlayError {
+    /// The kernel does not know, or does not want, what it was given.
+    fn is_refusal(&self) -> bool {
+        let invalid = Some(Errno::INVAL.raw_os_error());
+        matches!(self, Self::Mount { source, .. } if source.raw_os_error() == invalid)
+    }
+}
+
 /// Mounts `lowers` (topmost first), under `upper` when there is one.
 ///
 /// With a user namespace in `idmap`, every layer is mounted with its map of owners first, so the files
 /// stay as they are and only look as if they belonged to the container's users.
+///
+/// `place` does not exist; a directory is there for a moment when an older kernel needs one.
 ///
 /// Needs CAP_SYS_ADMIN in the user namespace of the mount namespace.
 ///
@@ -74,6 +84,7 @@ pub(crate) fn mount_detached(
     upper: Option<Upper<'_>>,
     idmap: Option<BorrowedFd<'_>>,
     privilege: Privilege,
+    place: &Path,
 ) -> Result<OwnedFd, OverlayError> {
     let open = |path: &Path| match idmap {
         Some(userns) => open_mapped(path, userns),
@@ -84,7 +95,17 @@ pub(crate) fn mount_detached(
         .map(|p| open(p))
         .collect::<Result<Vec<_>, _>>()?;
     let directories = upper.map(|u| open_upper(u, &open)).transpose()?;
-    assemble(&lowers, None, upper.zip(directories.as_ref()), privilege)
+    let detached: Vec<&OwnedFd> = match idmap {
+        Some(_) => lowers
+            .iter()
+            .chain(directories.iter().map(|d| &d.mount))
+            .collect(),
+        None => Vec::new(),
+    };
+    let upper = upper.zip(directories.as_ref());
+    attached_if_need_be(&detached, place, || {
+        assemble(&lowers, None, upper, privilege)
+    })
 }
 
 /// Mounts one layer whose files may have their bytes below `data`, under `upper` when there is one.
@@ -98,6 +119,7 @@ pub(crate) fn mount_image(
     verity: bool,
     upper: Option<Upper<'_>>,
     idmap: Option<BorrowedFd<'_>>,
+    place: &Path,
 ) -> Result<OwnedFd, OverlayError> {
     let opener = |path: &Path| match idmap {
         Some(userns) => open_mapped(path, userns),
@@ -115,13 +137,76 @@ pub(crate) fn mount_image(
         };
         assemble(&layer, Some(data), upper, Privilege::Root)
     };
-    match mount(verity) {
-        Err(OverlayError::Mount { source, .. })
-            if !verity && source.raw_os_error() == Some(Errno::INVAL.raw_os_error()) =>
-        {
-            mount(true)
+    let mapped = directories.as_ref().filter(|_| idmap.is_some());
+    let detached: Vec<&OwnedFd> = layer.iter().chain(mapped.map(|d| &d.mount)).collect();
+    attached_if_need_be(&detached, place, || match mount(verity) {
+        Err(error) if !verity && error.is_refusal() => mount(true),
+        other => other,
+    })
+}
+
+/// Calls `mount`, and when the kernel refuses it calls it again with the detached mounts attached for as
+/// long as the call takes: before Linux 6.15 overlayfs takes none that are not attached. What it took
+/// is its own.
+fn attached_if_need_be(
+    detached: &[&OwnedFd],
+    place: &Path,
+    mount: impl Fn() -> Result<OwnedFd, OverlayError>,
+) -> Result<OwnedFd, OverlayError> {
+    match mount() {
+        Err(error) if !detached.is_empty() && error.is_refusal() => {
+            let _attached = Attached::new(detached, place)?;
+            mount()
         }
         other => other,
+    }
+}
+
+/// Mounts that are attached below a directory until this is dropped.
+struct Attached {
+    directory: PathBuf,
+    places: Vec<PathBuf>,
+}
+
+impl Attached {
+    fn new(mounts: &[&OwnedFd], directory: &Path) -> Result<Self, OverlayError> {
+        let make = |path: &Path| {
+            rustix::fs::mkdir(path, Mode::from_raw_mode(0o700)).map_err(|e| OverlayError::Open {
+                path: path.to_owned(),
+                source: e.into(),
+            })
+        };
+        make(directory)?;
+        let mut attached = Self {
+            directory: directory.to_owned(),
+            places: Vec::new(),
+        };
+        for (i, mount) in mounts.iter().enumerate() {
+            let place = directory.join(i.to_string());
+            make(&place)?;
+            attached.places.push(place.clone());
+            carrack_sys::mount::attach(mount.as_fd(), open(&place)?.as_fd()).map_err(|e| {
+                OverlayError::Mount {
+                    step: "attach",
+                    message: String::new(),
+                    source: e.into(),
+                }
+            })?;
+        }
+        Ok(attached)
+    }
+}
+
+impl Drop for Attached {
+    fn drop(&mut self) {
+        for place in &self.places {
+            // Where nothing was attached yet there is nothing to detach.
+            let _ = rustix::mount::unmount(place, rustix::mount::UnmountFlags::DETACH);
+            let _ = std::fs::remove_dir(place);
+        }
+        if let Err(error) = std::fs::remove_dir(&self.directory) {
+            log::warn!("cannot remove {}: {error}", self.directory.display());
+        }
     }
 }
 
@@ -196,7 +281,7 @@ struct UpperDirectories {
     upper: OwnedFd,
     work: OwnedFd,
     /// A detached mount is taken apart when its own descriptor is closed.
-    _mount: OwnedFd,
+    mount: OwnedFd,
 }
 
 /// Both directories on one mount, as overlayfs wants.
@@ -229,7 +314,7 @@ fn open_upper(
     Ok(UpperDirectories {
         upper: child(first, upper.upper)?,
         work: child(second, upper.work)?,
-        _mount: parent,
+        mount: parent,
     })
 }
 

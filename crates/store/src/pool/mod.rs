@@ -86,6 +86,7 @@ impl Driver for PoolDriver {
             self.pool.verity(),
             request.upper,
             request.idmap,
+            &request.lease.temporary(),
         )?)
     }
 
