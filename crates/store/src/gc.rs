@@ -123,11 +123,12 @@ impl Store {
         lease: &Lease,
         held: &Removing,
     ) -> Result<Trash, ImageError> {
+        // Leases first: one that ended meanwhile had its record written before.
+        let mut keep = self.leased(held)?;
         let (records, bad) = self.records()?;
         if let Some(error) = bad.into_iter().next() {
             return Err(error);
         }
-        let mut keep = self.leased(held)?;
         let mut add = |digest: &Digest| keep.insert(digest.hex().to_owned());
         for (_, record) in &records {
             for digest in record.blobs().into_iter().chain(&record.layers) {

@@ -250,10 +250,9 @@ fn makers_removers_and_listers_never_meet_an_error() {
                 }
             });
         }
-        for maker in makers {
-            maker.join().unwrap();
-        }
+        let outcomes: Vec<_> = makers.into_iter().map(|maker| maker.join()).collect();
         stop.store(true, Ordering::Relaxed);
+        assert!(outcomes.iter().all(Result::is_ok), "see the panics above");
     });
     let store = Store::open(temp.path()).unwrap();
     assert_eq!(store.images().unwrap().len(), 3);

@@ -175,6 +175,8 @@ impl Store {
         self.driver()
             .prepare(lease, &record.layers)
             .map_err(|e| LayerError::Unpack(record.name(), e))?;
+        // Whoever looks for what nothing needs must see the names before this or after it.
+        let _held = self.removing()?;
         let records = self.found()?;
         let path = self.record_path(record);
         let before = records.iter().find(|(p, _)| *p == path);
@@ -209,6 +211,7 @@ impl Store {
     /// As [`Store::find_image`]; nothing but a name will do.
     pub fn untag_image(&self, name: &str) -> Result<ImageRecord, ImageError> {
         let lease = self.lease()?;
+        let _held = self.removing()?;
         let records = self.found()?;
         let ((path, record), By::Name) = find(&records, name)? else {
             return Err(ImageError::NotFound(name.to_owned()));
