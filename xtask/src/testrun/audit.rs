@@ -305,8 +305,9 @@ mod tests {
     fn a_process_is_known_by_its_command_line() {
         let place = std::env::temp_dir().join(format!("audit-of-{}", std::process::id()));
         let mut child = std::process::Command::new("sh")
-            .args(["-c", "sleep 60; :"])
+            .args(["-c", "read line"])
             .arg(&place)
+            .stdin(std::process::Stdio::piped())
             .spawn()
             .unwrap();
         let pid = i32::try_from(child.id()).unwrap();
