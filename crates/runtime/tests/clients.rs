@@ -484,6 +484,8 @@ fn docker(runtime: &str) -> Result<Transcript, Skip> {
     world.client(&[&program, "--host", &socket]);
     let (data, exec, pid) = (world.path("data"), world.path("exec"), world.path("pid"));
     let mut command = Command::new(daemon);
+    // On a busy machine it may have its containerd write down what it does, into TMPDIR.
+    command.env("TMPDIR", world.path(""));
     command.args([
         "--data-root",
         &data,
