@@ -63,6 +63,7 @@ mod save;
 mod snapshots;
 mod store;
 pub mod tar;
+mod trees;
 mod unpack;
 mod usage;
 mod write;

@@ -289,6 +289,21 @@ fn make(root: &Path, driver: DriverKind) -> Result<(), StoreError> {
         .mode(0o755)
         .create(&empty)
         .map_err(StoreError::io("make the directory", &empty))?;
+    let epoch = rustix::fs::Timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    let stamps = rustix::fs::Timestamps {
+        last_access: epoch,
+        last_modification: epoch,
+    };
+    rustix::fs::utimensat(
+        rustix::fs::CWD,
+        &empty,
+        &stamps,
+        rustix::fs::AtFlags::empty(),
+    )
+    .map_err(|e| StoreError::io("set the times of", &empty)(e.into()))?;
     let lock = root.join("lock");
     let held = open_lock(&lock)?;
     rustix::io::retry_on_intr(|| rustix::fs::flock(&held, FlockOperation::LockExclusive))

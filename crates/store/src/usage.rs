@@ -96,12 +96,21 @@ impl Store {
                 *users.entry(layer).or_default() += 1;
             }
         }
+        let trees: Vec<(u64, Vec<String>)> = crate::trees::all(self.root())?
+            .into_iter()
+            .map(|(path, names)| (Measure::default().tree(&path), names.unwrap_or_default()))
+            .collect();
         let bytes = |layers: &mut dyn Iterator<Item = &Digest>| -> Result<u64, LayerError> {
             if shares {
                 let paths: Vec<_> = layers.map(|l| self.layer_path(l)).collect();
                 return driver.usage(&paths).map_err(failed);
             }
-            Ok(layers.filter_map(|l| usage.layers.get(l)).sum())
+            let layers: BTreeSet<&Digest> = layers.collect();
+            let there: HashSet<&str> = layers.iter().map(|l| l.hex()).collect();
+            let needed = |names: &[String]| names.iter().all(|n| there.contains(n.as_str()));
+            let trees = trees.iter().filter(|(_, names)| needed(names));
+            let layers = layers.into_iter().filter_map(|l| usage.layers.get(l));
+            Ok(layers.chain(trees.map(|(bytes, _)| bytes)).sum())
         };
         let mut found = Vec::new();
         for record in images.into_values() {

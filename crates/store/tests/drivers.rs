@@ -171,7 +171,7 @@ fn attributes(path: &Path) -> Vec<(String, Vec<u8>)> {
 }
 
 /// Both drivers accept the layers and show the same, or both refuse them.
-fn agree(layers: &[Vec<Member>], directories: bool) -> Option<BTreeMap<String, String>> {
+fn agree(layers: &[Vec<Member>]) -> Option<BTreeMap<String, String>> {
     // In memory where possible: hundreds of stores wait for no disk.
     let temp = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
     let temp = temp.unwrap();
@@ -182,17 +182,7 @@ fn agree(layers: &[Vec<Member>], directories: bool) -> Option<BTreeMap<String, S
         (Err(_), Err(_)) => return None,
         (a, b) => panic!("overlay {:?}, pool {:?}", a.err(), b.err()),
     };
-    let show = |loaded: &Loaded| {
-        let mount = loaded.store.mount_image(&loaded.image).unwrap();
-        let mut found = look(&mount);
-        if !directories {
-            // Those that an archive does not mention look as the driver likes.
-            for text in found.values_mut().filter(|t| t.starts_with("40")) {
-                *text = "directory".into();
-            }
-        }
-        found
-    };
+    let show = |loaded: &Loaded| look(&loaded.store.mount_image(&loaded.image).unwrap());
     let (overlay, pool) = (show(&overlay), show(&pool));
     for (path, text) in &overlay {
         assert_eq!(Some(text), pool.get(path), "{path}");
@@ -238,7 +228,7 @@ fn every_kind_of_entry() {
         node(Kind::BlockDevice, "disk", (8, 1)),
         node(Kind::Fifo, "pipe", (0, 0)),
     ];
-    let found = agree(&[base], true).unwrap();
+    let found = agree(&[base]).unwrap();
     assert!(found["/etc/through"].contains(" 8 "), "{found:?}");
     assert!(found["/odd"].starts_with("106755 1234:70000 1234567890.123456789"));
 }
@@ -288,7 +278,7 @@ fn layers_hide_and_replace_what_is_below() {
         file("d/again", "a"),
         node(Kind::CharDevice, "whole", (0, 0)),
     ];
-    let found = agree(&[base, middle, top], true).unwrap();
+    let found = agree(&[base, middle, top]).unwrap();
     let names: Vec<&str> = found.keys().map(String::as_str).collect();
     let want = [
         "/",
@@ -305,6 +295,107 @@ fn layers_hide_and_replace_what_is_below() {
         "/e/fresh",
     ];
     assert_eq!(names, want);
+}
+
+/// Attributes of directories come from the topmost layer that mentions them.
+#[test]
+fn directories_that_a_layer_does_not_mention_stay_as_they_were() {
+    require!(carrack_testkit::skip::root());
+    let odd = |path: &str, mode| {
+        let mut directory = dir(path);
+        directory.0.mode = mode;
+        (directory.0.uid, directory.0.gid) = (7, 8);
+        directory.0.mtime = (1_000, 5);
+        directory.0.xattrs = vec![(b"user.note".to_vec(), path.into())];
+        directory
+    };
+    let lowest = vec![
+        odd("./", 0o700),
+        odd("etc", 0o750),
+        odd("etc/deep", 0o3711),
+        odd("etc/deep/er", 0o1777),
+        file("etc/deep/er/below", "b"),
+        odd("gone", 0o700),
+        odd("emptied", 0o700),
+        file("emptied/x", "x"),
+        odd("emptied/sub", 0o700),
+        link(Kind::Symlink, "lib", "usr/lib"),
+        file("file", "f"),
+    ];
+    let middle = vec![
+        file("etc/deep/er/.wh.below", ""),
+        file("gone/x", "x"),
+        file(".wh.gone", ""),
+        file("emptied/.wh..wh..opq", ""),
+        file("emptied/sub/new", "n"),
+        odd("etc/deep", 0o2700),
+        file("lib/inside", "no link any more"),
+        file("file/inside", "no file any more"),
+    ];
+    let highest = vec![
+        file("etc/deep/er/again", "a"),
+        file("new/er/file", "f"),
+        file("emptied/new", "n"),
+    ];
+    let found = agree(&[lowest, middle, highest]).unwrap();
+    let is = |path: &str, mode: u32, note: &str| {
+        let start = format!("{:o} 7:8 1000.5 ", 0o40000 | mode);
+        let text = &found[path];
+        assert!(text.starts_with(&start), "{path}: {text}");
+        assert!(
+            text.contains(&format!("user.note={:?}", note.as_bytes())),
+            "{path}: {text}"
+        );
+    };
+    is("/", 0o700, "./");
+    is("/etc", 0o750, "etc");
+    is("/etc/deep", 0o2700, "etc/deep");
+    is("/etc/deep/er", 0o1777, "etc/deep/er");
+    is("/emptied", 0o700, "emptied");
+    for fresh in ["/gone", "/emptied/sub", "/lib", "/file", "/new", "/new/er"] {
+        assert_eq!(found[fresh], "40755 0:0 1000000.500", "{fresh}");
+    }
+    assert!(!found.contains_key("/emptied/x"));
+}
+
+/// The writable layer of a container has its root from there too.
+#[test]
+fn the_root_of_a_container_is_as_the_layers_say() {
+    require!(carrack_testkit::skip::root());
+    let mut root = dir("./");
+    (root.0.mode, root.0.uid) = (0o711, 9);
+    let layers = [vec![root, dir("d")], vec![file("d/x", "x")]];
+    for driver in [DriverKind::Overlay, DriverKind::Pool] {
+        let temp = tempfile::tempdir().unwrap();
+        let Loaded { store, image } = load(temp.path(), driver, &layers).unwrap();
+        let id: ContainerId = "box".parse().unwrap();
+        let snapshot = store.create_snapshot(&id, &image, Path::new("/owner"));
+        let mount = snapshot.unwrap().mount(false, None).unwrap();
+        assert!(look(&mount)["/"].starts_with("40711 9:0"));
+        drop(mount);
+        let trees = || {
+            std::fs::read_dir(store.root().join("trees"))
+                .unwrap()
+                .count()
+        };
+        assert_eq!(trees(), 1);
+        std::fs::remove_dir_all(store.snapshot_path(&id)).unwrap();
+        // What is made for the chain goes with it, and counts.
+        let usage = store.usage().unwrap();
+        assert!(usage.reclaimable > usage.layers.values().sum());
+        store.remove_image("test:1", true).unwrap();
+        assert_eq!(trees(), 0);
+    }
+}
+
+#[test]
+fn an_image_without_layers_has_a_root() {
+    require!(carrack_testkit::skip::root());
+    let found = agree(&[]).unwrap();
+    assert_eq!(
+        found,
+        BTreeMap::from([("/".into(), "40755 0:0 0.0".into())])
+    );
 }
 
 #[test]
@@ -336,7 +427,7 @@ fn hostile_names_are_refused_by_both() {
         vec![large("f", b'1', 9000), dir("f"), large("f", b'2', 9000)],
     ];
     for case in cases {
-        agree(std::slice::from_ref(&case), false);
+        agree(std::slice::from_ref(&case));
     }
 }
 
@@ -346,7 +437,8 @@ fn member() -> impl Strategy<Value = Member> {
     let other = prop::collection::vec(name(), 1..3).prop_map(|p| p.join("/"));
     (path, other, 0..12, any::<u8>()).prop_map(|(path, other, kind, byte)| {
         let (parent, last) = path.rsplit_once('/').unwrap_or((".", &path));
-        match kind {
+        let mut member = match kind {
+            0 if byte < 32 => dir("./"),
             0..=2 => dir(&path),
             3 => file(&path, &format!("small {byte}")),
             4 => large(&path, byte % 4, 2000 + usize::from(byte)),
@@ -356,7 +448,13 @@ fn member() -> impl Strategy<Value = Member> {
             8 | 9 => file(&format!("{parent}/.wh.{last}"), ""),
             10 => file(&format!("{parent}/.wh..wh..opq"), ""),
             _ => node(Kind::Fifo, &path, (0, 0)),
+        };
+        member.0.mtime.0 += i64::from(byte);
+        if member.0.kind == Kind::Directory {
+            member.0.mode = 0o700 | u32::from(byte & 0o77) | (u32::from(byte & 0o300) << 4);
+            member.0.gid = u32::from(byte % 3);
         }
+        member
     })
 }
 
@@ -371,10 +469,10 @@ proptest! {
             // A layer that is refused says nothing about the others.
             let good: Vec<_> = layers
                 .into_iter()
-                .filter(|layer| agree(std::slice::from_ref(layer), false).is_some())
+                .filter(|layer| agree(std::slice::from_ref(layer)).is_some())
                 .collect();
             if !good.is_empty() {
-                agree(&good, false);
+                agree(&good);
             }
         }
     }

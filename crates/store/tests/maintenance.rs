@@ -299,7 +299,7 @@ fn damage_is_named_and_mended() {
     fn files(store: &Store, image: &ImageRecord) -> std::path::PathBuf {
         store.layer_path(&image.layers[0]).join("fs")
     }
-    let damages: [Damage; 10] = [
+    let damages: [Damage; 12] = [
         ("digest is now", |s, i| {
             std::fs::write(files(s, i).join("etc/base"), "SHARED").unwrap()
         }),
@@ -309,7 +309,7 @@ fn damage_is_named_and_mended() {
         ("is missing", |s, i| {
             std::fs::remove_file(files(s, i).join("etc/base")).unwrap()
         }),
-        ("too many", |s, i| {
+        ("made by no entry", |s, i| {
             std::fs::write(files(s, i).join("etc/more"), "").unwrap()
         }),
         ("another owner", |s, i| {
@@ -322,6 +322,12 @@ fn damage_is_named_and_mended() {
         }),
         ("kept.log", |s, i| {
             std::fs::write(s.layer_path(&i.layers[0]).join("kept.log"), "x").unwrap();
+        }),
+        ("wrongly recorded", |s, i| {
+            std::fs::remove_file(s.layer_path(&i.layers[0]).join("implied")).unwrap();
+        }),
+        ("wrongly recorded", |s, i| {
+            std::fs::create_dir(files(s, i).join("more")).unwrap();
         }),
         ("lacks layer", |s, i| {
             std::fs::remove_dir_all(s.layer_path(&i.layers[0])).unwrap()

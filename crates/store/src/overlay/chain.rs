@@ -6,8 +6,10 @@
 //! the chain goes on with the true path of what was found.
 //!
 //! Making a file changes the time of its directory: when the chain leaves a directory it sets the time
-//! that the archive gave it, or that it had before.
+//! that the archive gave it, or that it had before. A directory without an entry has the time of the entry
+//! that needed it, the root that of the epoch.
 
+use super::implied;
 use crate::tar::Entry;
 use crate::unpack::{ExtractError, failed, lossy};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Timespec, Timestamps, XattrFlags};
@@ -21,6 +23,10 @@ const OPEN_MAX: usize = 64;
 const TRUE_PATH_BYTES_MAX: usize = 3500;
 /// openat2 reports EAGAIN when the tree changes elsewhere during a walk with `..`; tries before giving up.
 const RESOLVE_TRIES_MAX: u32 = 64;
+const EPOCH: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 0,
+};
 /// How a directory is opened in the chain.
 const DIRECTORY: OFlags = OFlags::RDONLY
     .union(OFlags::DIRECTORY)
@@ -37,6 +43,9 @@ pub(super) struct Chain {
     /// Sum of the names' lengths and slashes.
     length: usize,
     root_level: Level,
+    /// The root has an entry.
+    mentioned: bool,
+    implied: implied::Log,
 }
 
 struct Level {
@@ -55,6 +64,7 @@ impl Chain {
         root: OwnedFd,
         inherits: bool,
         opaque: &'static str,
+        implied: implied::Log,
     ) -> Result<Self, ExtractError> {
         let broken = |e: Errno| ExtractError::Entry {
             action: "open",
@@ -72,10 +82,12 @@ impl Chain {
                     path: "/".into(),
                     source: e,
                 })?),
-                time: None,
+                time: Some(EPOCH),
                 touched: true,
                 inherits,
             },
+            mentioned: false,
+            implied,
             root,
             root_path,
             opaque,
@@ -98,12 +110,7 @@ impl Chain {
                 continue;
             }
             // A link of the layer's own.
-            let mut path = self.path();
-            if !path.is_empty() {
-                path.push(b'/');
-            }
-            path.extend_from_slice(name);
-            let truth = self.truth(&path, entry)?;
+            let truth = self.truth(&self.path_of(name), entry)?;
             let rest = parts.get(i + 1..).unwrap_or_default();
             let whole: Vec<&[u8]> = truth
                 .split(|&b| b == b'/')
@@ -158,6 +165,7 @@ impl Chain {
 
     /// The root has an entry of its own.
     pub(super) fn root_entry(&mut self, time: Timespec, inherits: bool) {
+        self.mentioned = true;
         self.root_level.time = Some(time);
         self.root_level.inherits |= inherits;
     }
@@ -196,10 +204,36 @@ impl Chain {
     }
 
     /// Leaves every directory.
-    pub(super) fn finish(&mut self) -> Result<(), ExtractError> {
+    pub(super) fn finish(mut self) -> Result<(), ExtractError> {
         let entry = Entry::new(crate::tar::Kind::Directory, "/");
         self.leave_to(0, &entry)?;
-        set_time(&self.root_level).map_err(failed("set the times of", &entry))
+        set_time(&self.root_level).map_err(failed("set the times of", &entry))?;
+        if !self.mentioned {
+            self.implied.made(b"").map_err(unrecorded(&entry))?;
+        }
+        self.implied.finish().map_err(unrecorded(&entry))
+    }
+
+    /// The directory `name` of the last one, which was there, has an entry or is hidden by one.
+    pub(super) fn mentioned(&mut self, name: &[u8], entry: &Entry) -> Result<(), ExtractError> {
+        let path = self.path_of(name);
+        self.implied.mentioned(&path).map_err(unrecorded(entry))
+    }
+
+    /// The directory `name` of the last one is gone with all below it.
+    pub(super) fn replaced(&mut self, name: &[u8], entry: &Entry) -> Result<(), ExtractError> {
+        let path = self.path_of(name);
+        self.implied.replaced(&path).map_err(unrecorded(entry))
+    }
+
+    /// The true path of `name` in the last directory.
+    pub(super) fn path_of(&self, name: &[u8]) -> Vec<u8> {
+        let mut path = self.path();
+        if !path.is_empty() {
+            path.push(b'/');
+        }
+        path.extend_from_slice(name);
+        path
     }
 
     fn leave_to(&mut self, depth: usize, entry: &Entry) -> Result<(), ExtractError> {
@@ -269,7 +303,8 @@ impl Chain {
         Ok(true)
     }
 
-    /// Makes a directory that has no entry (yet).
+    /// Makes a directory that has no entry (yet). One that is opaque replaces what is below: nothing there
+    /// says what it looks like.
     fn make(&mut self, name: &[u8], opaque: bool, entry: &Entry) -> Result<(), ExtractError> {
         self.touch();
         let mode = Mode::from_raw_mode(0o755);
@@ -277,12 +312,22 @@ impl Chain {
         rustix::fs::mkdirat(parent, name, mode).map_err(failed("make the parent of", entry))?;
         let fd = rustix::fs::openat(parent, name, DIRECTORY, Mode::empty())
             .map_err(failed("open the parent of", entry))?;
+        let inherits = self.inherits();
+        if inherits {
+            // Not the group and the bits of the directory above.
+            let own = rustix::process::getegid();
+            rustix::fs::fchown(&fd, None, Some(own))
+                .and_then(|()| rustix::fs::fchmod(&fd, mode))
+                .map_err(failed("set the owner of the parent of", entry))?;
+        }
         if opaque {
             rustix::fs::fsetxattr(&fd, self.opaque, b"y", XattrFlags::empty())
                 .map_err(failed("mark the parent of", entry))?;
+        } else {
+            let path = self.path_of(name);
+            self.implied.made(&path).map_err(unrecorded(entry))?;
         }
-        let inherits = self.inherits();
-        self.push(name, fd, None, true, inherits, entry)
+        self.push(name, fd, Some(time(entry)), true, inherits, entry)
     }
 
     /// The true path of a directory named with symbolic links.
@@ -311,6 +356,22 @@ pub(super) fn open_in_root(root: BorrowedFd<'_>, path: &[u8]) -> Result<OwnedFd,
             Err(Errno::AGAIN | Errno::INTR) if tries < RESOLVE_TRIES_MAX => tries += 1,
             other => return other,
         }
+    }
+}
+
+fn unrecorded(entry: &Entry) -> impl FnOnce(std::io::Error) -> ExtractError {
+    let path = lossy(&entry.path);
+    move |source| ExtractError::Entry {
+        action: "record the parent of",
+        path,
+        source,
+    }
+}
+
+pub(super) fn time(entry: &Entry) -> Timespec {
+    Timespec {
+        tv_sec: entry.mtime.0,
+        tv_nsec: entry.mtime.1.into(),
     }
 }
 

@@ -6,10 +6,15 @@
 //!   kept/N     a file or directory that a later entry of the layer replaced; its bytes are part of
 //!              the layer's archive
 //!   kept.log   what was replaced when
+//!   implied    directories that its archive does not mention
+//! trees/HEX/
+//!   fs/        directories on top of a chain, for the sake of those (see `mended`)
 //! ```
 
 mod chain;
+mod implied;
 mod kept;
+mod mended;
 mod mount;
 mod unpack;
 mod verify;
@@ -17,10 +22,12 @@ mod verify;
 use crate::driver::{Contents, Driver, DriverError, MountRequest, RootAttributes, Unpack, Verify};
 use crate::lease::Lease;
 use crate::store::StoreError;
+use crate::trees;
 use crate::usage::Measure;
 use carrack_spec::Digest;
 pub use mount::OverlayError;
-pub(crate) use mount::{mount_detached, mount_image};
+pub(crate) use mount::mount_image;
+use mount::{mount_detached, mount_directory};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -68,6 +75,11 @@ impl Overlay {
             privilege: Privilege::own(),
         }
     }
+
+    /// The files of a layer.
+    fn files(&self, diff_id: &Digest) -> PathBuf {
+        self.root.join("layers").join(diff_id.hex()).join("fs")
+    }
 }
 
 impl Driver for Overlay {
@@ -87,10 +99,12 @@ impl Driver for Overlay {
         Ok(Box::new(verify::Verifier::new(at, self.privilege)?))
     }
 
-    fn prepare(&self, _lease: &Lease, layers: &[Digest]) -> Result<RootAttributes, DriverError> {
-        let path = match layers.last() {
-            Some(diff_id) => self.root.join("layers").join(diff_id.hex()).join("fs"),
-            None => self.root.join("empty"),
+    fn prepare(&self, lease: &Lease, layers: &[Digest]) -> Result<RootAttributes, DriverError> {
+        let mended = mended::layer(&self.root, lease, layers, self.privilege)?;
+        let path = match (mended, layers.last()) {
+            (Some(mended), _) => mended,
+            (None, Some(diff_id)) => self.files(diff_id),
+            (None, None) => self.root.join("empty"),
         };
         let stat = path.metadata().map_err(StoreError::io("inspect", &path))?;
         Ok(RootAttributes {
@@ -102,14 +116,24 @@ impl Driver for Overlay {
 
     fn usage(&self, layers: &[PathBuf]) -> Result<u64, DriverError> {
         let mut measure = Measure::default();
-        Ok(layers.iter().map(|layer| measure.tree(layer)).sum())
+        let mut bytes = layers.iter().map(|layer| measure.tree(layer)).sum();
+        for (tree, needed) in trees::list(&self.root, layers)? {
+            if needed {
+                bytes += measure.tree(&tree);
+            }
+        }
+        Ok(bytes)
+    }
+
+    fn collect(&self, kept: &[PathBuf], trash: &dyn Fn() -> PathBuf) -> Result<(), DriverError> {
+        Ok(trees::collect(&self.root, kept, trash)?)
     }
 
     fn mount(&self, request: &MountRequest<'_>) -> Result<OwnedFd, DriverError> {
-        let layers = self.root.join("layers");
-        let mut lowers = Vec::new();
+        let mended = mended::layer(&self.root, request.lease, request.layers, self.privilege)?;
+        let mut lowers: Vec<PathBuf> = mended.into_iter().collect();
         for diff_id in request.layers.iter().rev() {
-            let path = layers.join(diff_id.hex()).join("fs");
+            let path = self.files(diff_id);
             // The kernel joins the roots of all layers, opaque or not.
             let hides = rustix::fs::getxattr(&path, self.privilege.opaque(), &mut [0; 1][..]);
             lowers.push(path);
@@ -117,9 +141,13 @@ impl Driver for Overlay {
                 break;
             }
         }
+        let empty = self.root.join("empty");
+        if lowers.is_empty() && request.upper.is_none() {
+            return Ok(mount_directory(&empty, request.idmap)?);
+        }
         // overlayfs wants two lower directories when there is no upper one.
         if lowers.is_empty() || (lowers.len() == 1 && request.upper.is_none()) {
-            lowers.push(self.root.join("empty"));
+            lowers.push(empty);
         }
         Ok(mount_detached(
             &lowers,

@@ -79,7 +79,7 @@ impl OverlayError {
 ///
 /// # Errors
 /// [`OverlayError`].
-pub(crate) fn mount_detached(
+pub(super) fn mount_detached(
     lowers: &[PathBuf],
     upper: Option<Upper<'_>>,
     idmap: Option<BorrowedFd<'_>>,
@@ -106,6 +106,35 @@ pub(crate) fn mount_detached(
     attached_if_need_be(&detached, place, || {
         assemble(&lowers, None, upper, privilege)
     })
+}
+
+/// Mounts one directory as it is, read-only.
+///
+/// # Errors
+/// [`OverlayError`].
+pub(super) fn mount_directory(
+    path: &Path,
+    idmap: Option<BorrowedFd<'_>>,
+) -> Result<OwnedFd, OverlayError> {
+    let failed = |step| {
+        move |e: carrack_sys::Errno| OverlayError::Mount {
+            step,
+            message: String::new(),
+            source: e.into(),
+        }
+    };
+    let tree = match idmap {
+        Some(userns) => open_mapped(path, userns)?,
+        None => carrack_sys::mount::clone_tree(open(path)?.as_fd(), c"", false)
+            .map_err(failed("open_tree"))?,
+    };
+    let attribute = carrack_sys::mount::MountAttr {
+        set: carrack_sys::mount::attr::RDONLY,
+        ..Default::default()
+    };
+    carrack_sys::mount::mount_setattr(tree.as_fd(), false, &attribute)
+        .map_err(failed("mount_setattr"))?;
+    Ok(tree)
 }
 
 /// Mounts one layer whose files may have their bytes below `data`, under `upper` when there is one.

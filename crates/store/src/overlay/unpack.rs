@@ -16,13 +16,14 @@
 //! times and closed. Only other owners and special bits need more.
 
 use super::Privilege;
-use super::chain::{Chain, open_in_root, proc_path};
+use super::chain::{Chain, open_in_root, proc_path, time};
+use super::implied::Log;
 use super::kept::Keeper;
 use crate::driver::{DriverError, Unpack};
 use crate::store::StoreError;
 use crate::tar::{Entry, Kind, TarError};
 use crate::unpack::{ExtractError, Meaning, components, failed, lossy, meaning, wanted_xattrs};
-use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timestamps, Uid, XattrFlags};
 use rustix::io::Errno;
 use std::fs::File;
 use std::io::BufRead;
@@ -64,7 +65,7 @@ impl Unpacker {
         );
         Ok(Self {
             at: at.to_owned(),
-            chain: Chain::new(root, stat.st_gid != own.1, privilege.opaque())?,
+            chain: Chain::new(root, stat.st_gid != own.1, privilege.opaque(), Log::new(at))?,
             privilege,
             own,
             keeper: None,
@@ -85,7 +86,7 @@ impl Unpacker {
                     return Ok(None);
                 }
                 self.keys += 1;
-                return Ok(Some(self.path_of(name)));
+                return Ok(Some(self.chain.path_of(name)));
             }
             Kind::Directory => self.directory(name, entry)?,
             Kind::Symlink => self.symlink(name, entry)?,
@@ -278,6 +279,7 @@ impl Unpacker {
         if new {
             self.dress_directory(fd.as_fd(), entry)?;
         } else {
+            self.chain.mentioned(name, entry)?;
             redress(fd.as_fd(), entry)?;
         }
         let inherits = self.chain.inherits() || entry.mode & 0o2000 != 0;
@@ -319,7 +321,10 @@ impl Unpacker {
         }
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         match rustix::fs::openat(parent, hidden, flags, Mode::empty()) {
-            Ok(fd) => self.set_opaque(fd.as_fd(), entry),
+            Ok(fd) => {
+                self.set_opaque(fd.as_fd(), entry)?;
+                self.chain.mentioned(hidden, entry)
+            }
             // A file hides what is below by itself.
             Err(Errno::NOTDIR | Errno::LOOP) => Ok(()),
             Err(error) => Err(failed("open", entry)(error)),
@@ -354,7 +359,8 @@ impl Unpacker {
         let parent = self.chain.last();
         let stat = rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW)
             .map_err(failed("inspect", entry))?;
-        let keep = match FileType::from_raw_mode(stat.st_mode) {
+        let kind = FileType::from_raw_mode(stat.st_mode);
+        let keep = match kind {
             FileType::Directory => true,
             FileType::RegularFile => stat.st_size > 0,
             _ => false,
@@ -363,7 +369,10 @@ impl Unpacker {
             return Ok(rustix::fs::unlinkat(parent, name, AtFlags::empty())
                 .map_err(failed("replace", entry))?);
         }
-        let path = self.path_of(name);
+        if kind == FileType::Directory {
+            self.chain.replaced(name, entry)?;
+        }
+        let path = self.chain.path_of(name);
         if self.keeper.is_none() {
             self.keeper = Some(Keeper::new(&self.at)?);
         }
@@ -375,15 +384,6 @@ impl Unpacker {
             source,
         })?;
         Ok(())
-    }
-
-    fn path_of(&self, name: &[u8]) -> Vec<u8> {
-        let mut path = self.chain.path();
-        if !path.is_empty() {
-            path.push(b'/');
-        }
-        path.extend_from_slice(name);
-        path
     }
 }
 
@@ -479,13 +479,6 @@ fn tolerate(set: Result<(), Errno>, key: &[u8], entry: &Entry) -> Result<(), Ext
 
 fn owner(entry: &Entry) -> (Uid, Gid) {
     (Uid::from_raw(entry.uid), Gid::from_raw(entry.gid))
-}
-
-fn time(entry: &Entry) -> Timespec {
-    Timespec {
-        tv_sec: entry.mtime.0,
-        tv_nsec: entry.mtime.1.into(),
-    }
 }
 
 fn times(entry: &Entry) -> Timestamps {

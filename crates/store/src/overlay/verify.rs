@@ -1,10 +1,12 @@
 //! Compares the files of a layer with the entries of its archive, read only.
 //!
 //! The last entry of a name decides, as when unpacking. At the end every name is looked up as the
-//! unpacking resolved it and compared; then a walk looks for files that no entry made.
+//! unpacking resolved it and compared; then a walk looks for files that no entry made, and for directories
+//! that are wrongly recorded as mentioned or not.
 
 use super::Privilege;
 use super::chain::open_in_root;
+use super::implied::{self, Paths};
 use crate::driver::{DriverError, Verify};
 use crate::store::StoreError;
 use crate::tar::{Entry, Kind};
@@ -12,7 +14,8 @@ use crate::unpack::{Meaning, components, lossy, meaning};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 use std::collections::{BTreeMap, HashSet};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// Problems told of one layer; one is enough to fetch it again.
@@ -20,6 +23,7 @@ const PROBLEMS_MAX: usize = 10;
 
 pub(super) struct Verifier {
     files: PathBuf,
+    implied: Paths,
     root: OwnedFd,
     privilege: Privilege,
     /// By lexical path.
@@ -47,6 +51,7 @@ impl Verifier {
             .map_err(|e| StoreError::io("open", &files)(e.into()))?;
         Ok(Self {
             files,
+            implied: implied::read(at)?,
             root,
             privilege,
             expected: BTreeMap::new(),
@@ -120,7 +125,7 @@ impl Verifier {
         }
     }
 
-    /// Looks for files that no entry made.
+    /// Looks for files that no entry made, and compares the directories that no entry made with the record.
     fn walk(&self, visited: &HashSet<(u64, Vec<u8>)>, problems: &mut Vec<String>) {
         let mut left = vec![self.files.clone()];
         while let Some(directory) = left.pop() {
@@ -130,21 +135,23 @@ impl Verifier {
             let entries = std::fs::read_dir(&directory).into_iter().flatten();
             for entry in entries.flatten() {
                 let path = entry.path();
-                let name =
-                    std::os::unix::ffi::OsStrExt::as_bytes(entry.file_name().as_os_str()).to_vec();
+                let place = (inode, entry.file_name().as_bytes().to_vec());
                 let Ok(kind) = entry.file_type() else {
                     continue;
                 };
+                let shown = path.strip_prefix(&self.files).unwrap_or(&path);
+                let made = visited.contains(&place);
+                let recorded = self.implied.contains(shown.as_os_str().as_bytes());
+                let problem = match (kind.is_dir(), made) {
+                    (true, made) if made == recorded => "is wrongly recorded",
+                    (false, false) => "was made by no entry",
+                    _ => "",
+                };
+                if !problem.is_empty() && problems.len() < PROBLEMS_MAX {
+                    problems.push(format!("{shown:?} {problem}"));
+                }
                 if kind.is_dir() {
                     left.push(path);
-                } else if !visited.contains(&(inode, name)) && problems.len() < PROBLEMS_MAX {
-                    let what = if kind.is_char_device() {
-                        "device"
-                    } else {
-                        "file"
-                    };
-                    let shown = path.strip_prefix(&self.files).unwrap_or(&path);
-                    problems.push(format!("there is a {what} {shown:?} too many"));
                 }
             }
         }
@@ -214,6 +221,9 @@ impl Verify for Verifier {
             if let Some(problem) = problem.filter(|_| problems.len() < PROBLEMS_MAX) {
                 problems.push(format!("{:?} {problem}", lossy(path)));
             }
+        }
+        if self.implied.contains(&b""[..]) == self.expected.contains_key(&b""[..]) {
+            problems.push("the root is wrongly recorded".into());
         }
         self.walk(&visited, &mut problems);
         Ok(problems)

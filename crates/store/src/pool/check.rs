@@ -1,12 +1,13 @@
 //! Whether the pool has what its layers rely on, and how much room that takes.
 
 use super::objects::{LIST, Pool, read_list};
+use super::replay;
 use super::unpack::digest_map;
-use super::{replay, trees};
 use crate::driver::DriverError;
 use crate::erofs::{Content, ObjectId};
 use crate::store::StoreError;
 use crate::tar::{Entry, Segment};
+use crate::trees;
 use sha2::{Digest as _, Sha256};
 use std::collections::{HashMap, HashSet};
 use std::fs::File;

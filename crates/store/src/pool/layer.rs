@@ -3,8 +3,8 @@
 //! The tree is what overlayfs would find in a directory into which the layer was unpacked: whiteouts
 //! are character devices 0:0, and directories may be opaque. Names mean the same as in the overlay
 //! driver: a symbolic link in a path is followed within the layer only, `..` never climbs above the
-//! root, a later entry replaces an earlier one, a directory keeps its contents. Only directories that an
-//! archive does not mention differ: here the chain below decides what they are like.
+//! root, a later entry replaces an earlier one, a directory keeps its contents. What a directory looks like
+//! that the archive does not mention is for the layers below to say.
 
 use crate::erofs::{Content, Inode, InodeId, Limit, Tree, has_attribute};
 use crate::tar::{Entry, Kind};
@@ -141,10 +141,13 @@ impl LayerTree {
     ) -> Result<InodeId, ExtractError> {
         let id = self.tree.add(directory(entry.mtime));
         self.link(at, name, id, entry)?;
-        self.implied.insert(id);
-        if hides {
-            self.opaque.insert(id);
-        }
+        // One that replaces what is below takes nothing of it.
+        let set = if hides {
+            &mut self.opaque
+        } else {
+            &mut self.implied
+        };
+        set.insert(id);
         Ok(id)
     }
 
@@ -226,6 +229,7 @@ impl LayerTree {
             Some(id) => {
                 if matches!(self.tree.get(id).content, Content::Directory(_)) {
                     self.opaque.insert(id);
+                    self.implied.remove(&id);
                 }
                 // A file hides what is below by itself.
                 Ok(())

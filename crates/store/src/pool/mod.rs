@@ -119,7 +119,7 @@ impl Driver for PoolDriver {
     }
 
     fn collect(&self, kept: &[PathBuf], trash: &dyn Fn() -> PathBuf) -> Result<(), DriverError> {
-        trees::collect(&self.root, kept, trash)?;
+        crate::trees::collect(&self.root, kept, trash)?;
         Ok(self.pool.collect(kept, &self.root.join("tmp"), trash)?)
     }
 }
