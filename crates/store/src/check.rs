@@ -11,6 +11,7 @@ use crate::durable::{remove_path, sync_directory};
 use crate::export::LayerReader;
 use crate::images::{ImageError, ImageRecord};
 use crate::layers::LayerError;
+use crate::lease::Lease;
 use crate::store::{Store, StoreError};
 use crate::tar::{Reader, TarError};
 use crate::unpack::ExtractError;
@@ -34,13 +35,21 @@ pub struct CheckOptions {
 #[derive(Debug, thiserror::Error)]
 pub enum Problem {
     /// A record cannot be read.
-    #[error("an image record is damaged: {0}")]
+    #[error("a record is damaged: {0}")]
     Record(ImageError),
     /// An image lacks something.
     #[error("image {image} lacks {what}")]
     Lacks {
         /// The image.
         image: String,
+        /// What it lacks.
+        what: String,
+    },
+    /// An image of a manifest list lacks something.
+    #[error("manifest list {list} lacks {what}")]
+    List {
+        /// The list.
+        list: String,
         /// What it lacks.
         what: String,
     },
@@ -321,6 +330,7 @@ impl Store {
                 checked.refetch.push(record);
             }
         }
+        self.check_lists(options, checked, bad, &lease)?;
         if !options.repair {
             return Ok(());
         }
@@ -341,6 +351,40 @@ impl Store {
         }
         for place in places {
             remove_path(&place).map_err(StoreError::io("remove", place))?;
+        }
+        Ok(())
+    }
+
+    /// Lists that name something missing or damaged; with repair they name it no more.
+    fn check_lists(
+        &self,
+        options: CheckOptions,
+        checked: &mut Checked,
+        bad: &BTreeSet<Digest>,
+        lease: &Lease,
+    ) -> Result<(), ImageError> {
+        let (lists, unreadable) = self.list_records()?;
+        for error in unreadable {
+            if let (true, Some(path)) = (options.repair, error.record()) {
+                remove_path(path).map_err(StoreError::io("remove", path))?;
+            }
+            checked.problems.push(Problem::Record(error));
+        }
+        for (path, list) in lists {
+            let mut lost = Vec::new();
+            for record in list.images() {
+                let lacks = self.lacks(record, bad);
+                if !lacks.is_empty() {
+                    lost.push(record.manifest.clone());
+                }
+                for what in lacks {
+                    let list = list.name();
+                    checked.problems.push(Problem::List { list, what });
+                }
+            }
+            if options.repair && !lost.is_empty() {
+                self.drop_members(lease, (path, list), &lost)?;
+            }
         }
         Ok(())
     }

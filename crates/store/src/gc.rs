@@ -1,4 +1,4 @@
-//! Garbage collection: what no image, no snapshot and no living lease needs is removed.
+//! Garbage collection: what no image, no manifest list, no snapshot and no living lease needs is removed.
 //!
 //! Under the meta lock (exclusive, milliseconds) the unreachable is found and renamed into the lease's
 //! directory in `tmp/`; then the lock is let go and the files are removed. Space is free when the call
@@ -130,7 +130,12 @@ impl Store {
             return Err(error);
         }
         let mut add = |digest: &Digest| keep.insert(digest.hex().to_owned());
-        for (_, record) in &records {
+        let (lists, bad) = self.list_records()?;
+        if let Some(error) = bad.into_iter().next() {
+            return Err(error);
+        }
+        let of_lists = lists.iter().flat_map(|(_, list)| list.images());
+        for record in records.iter().map(|(_, record)| record).chain(of_lists) {
             for digest in record.blobs().into_iter().chain(&record.layers) {
                 add(digest);
             }

@@ -12,6 +12,7 @@
 //!   blobs/sha256/HEX       indexes, manifests, configurations; verified when written and when read
 //!   layers/HEX/            one unpacked layer, by diff id: see the heads of `layers` and the drivers
 //!   images/HEX.json        one record a reference, named by the sha256 of the reference
+//!   lists/HEX.json         manifest lists in the making: see the head of `lists`
 //!   snapshots/ID/          record.json, upper/, work/: the writable layer of one container
 //!   empty/                 an empty directory
 //!   objects/ trees/        for drivers that share things between layers
@@ -55,6 +56,7 @@ mod ingest;
 mod inspect;
 mod layers;
 mod lease;
+mod lists;
 mod load;
 mod overlay;
 mod pool;
@@ -84,6 +86,7 @@ pub use ingest::{Ingested, LayerSource, Progress};
 pub use inspect::{Change, HistoryStep, TreeNode};
 pub use layers::{LayerError, LayerInfo};
 pub use lease::Lease;
+pub use lists::{ImageList, LIST_MEMBERS_MAX, ListMember, MemberSource};
 pub use load::{LoadError, LoadOptions, Loaded};
 pub use overlay::OverlayError;
 pub use pool::ErofsError;

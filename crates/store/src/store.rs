@@ -20,7 +20,7 @@ use std::sync::Arc;
 const FORMAT: &str = "carrack-store 2";
 const FORMAT_BYTES_MAX: usize = 256;
 /// The directories of a store, below its root.
-const DIRECTORIES: [&str; 9] = [
+const DIRECTORIES: [&str; 10] = [
     "tmp",
     "leases",
     "ingests",
@@ -29,6 +29,7 @@ const DIRECTORIES: [&str; 9] = [
     "objects",
     "trees",
     "images",
+    "lists",
     "snapshots",
 ];
 

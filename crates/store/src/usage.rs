@@ -37,9 +37,9 @@ pub struct Usage {
     pub snapshots: BTreeMap<String, u64>,
     /// Bytes of unfinished things and of things being removed.
     pub unfinished: u64,
-    /// Bytes of layers that no image and no container needs: what a pruning frees for sure.
+    /// Bytes of layers that no image, no manifest list and no container needs: what a pruning frees for sure.
     pub unreachable: u64,
-    /// Bytes of layers that no container needs: what a pruning of all images frees.
+    /// Bytes of layers that no manifest list and no container needs: what a pruning of all images frees.
     pub reclaimable: u64,
     /// Everything below the store's root.
     pub total: u64,
@@ -75,7 +75,10 @@ impl Store {
         }
         usage.shared_objects =
             measure.tree(&self.path("objects")) + measure.tree(&self.path("trees"));
-        usage.documents = measure.tree(&self.path("blobs")) + measure.tree(&self.path("images"));
+        usage.documents = ["blobs", "images", "lists"]
+            .iter()
+            .map(|name| measure.tree(&self.path(name)))
+            .sum();
         usage.unfinished = measure.tree(&self.path("tmp"));
         let counted = of_layers
             + usage.snapshots.values().sum::<u64>()
@@ -126,7 +129,13 @@ impl Store {
                 record,
             });
         }
-        let held: BTreeSet<&Digest> = snapshots.iter().flat_map(|(_, s)| &s.layers).collect();
+        let lists = self.lists()?;
+        let of_lists = lists.iter().flat_map(|list| list.images());
+        let held: BTreeSet<&Digest> = snapshots
+            .iter()
+            .flat_map(|(_, s)| &s.layers)
+            .chain(of_lists.flat_map(|record| &record.layers))
+            .collect();
         let all = bytes(&mut usage.layers.keys())?;
         let mut needed = usage
             .layers

@@ -11,12 +11,13 @@ use crate::durable;
 use crate::gc::Reclaimed;
 use crate::layers::LayerError;
 use crate::lease::Lease;
+use crate::lists::LIST_MEMBERS_MAX;
 use crate::store::{Store, StoreError};
 use carrack_spec::image::{self, ImageConfig, Manifest};
 use carrack_spec::runtime::ParseError;
 use carrack_spec::{Digest, Reference};
-pub(crate) use record::Found;
 pub use record::ImageRecord;
+pub(crate) use record::{Found, familiar, now};
 use std::path::PathBuf;
 
 /// Shortest prefix of an image id that is taken for one.
@@ -51,8 +52,41 @@ pub enum ImageError {
         /// How many.
         names: usize,
     },
+    /// No manifest list has the name.
+    #[error(
+        "no manifest list {0:?} in the store; see `carrack manifest ls`, or make it with `carrack manifest create`"
+    )]
+    NoList(String),
+    /// The name of a new manifest list is taken.
+    #[error(
+        "there is a manifest list {0:?} already; go on with it with --amend, or remove it with `carrack manifest rm {0}`"
+    )]
+    ListExists(String),
+    /// A list with too many images.
+    #[error("the manifest list {0:?} would have more than {LIST_MEMBERS_MAX} images")]
+    ListFull(String),
+    /// A manifest list does not name the image.
+    #[error(
+        "the manifest list {list:?} has no image {image:?}; see `carrack manifest inspect {list}`"
+    )]
+    NoMember {
+        /// The list.
+        list: String,
+        /// As typed.
+        image: String,
+    },
+    /// A manifest list names several images that were added under one name.
+    #[error(
+        "the manifest list {list:?} has several images that were added as {image:?}; name one by its digest"
+    )]
+    SeveralMembers {
+        /// The list.
+        list: String,
+        /// As typed.
+        image: String,
+    },
     /// A record has another version than this build knows.
-    #[error("{path} is an image record of version {version}, which this build does not know")]
+    #[error("{path} is a record of version {version}, which this build does not know")]
     Version {
         /// The record.
         path: PathBuf,

@@ -50,7 +50,6 @@ impl ImageRecord {
         config: &image::ImageConfig,
         size: u64,
     ) -> Self {
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
         Self {
             version: RECORD_VERSION,
             reference: reference.map(ToString::to_string),
@@ -66,21 +65,14 @@ impl ImageRecord {
                 variant: config.variant.clone(),
                 ..Platform::default()
             },
-            loaded: now.map_or(0, |d| d.as_secs()),
+            loaded: now(),
         }
     }
 
     /// The name to show: the reference without the defaults, or the id.
     pub fn name(&self) -> String {
-        let parsed = self
-            .reference
-            .as_ref()
-            .and_then(|r| r.parse::<Reference>().ok());
-        match parsed {
-            Some(r) => match r.tag() {
-                Some(tag) => format!("{}:{tag}", r.familiar_name()),
-                None => r.familiar_name(),
-            },
+        match &self.reference {
+            Some(reference) => familiar(reference),
             None => self.id.to_string(),
         }
     }
@@ -97,6 +89,23 @@ impl ImageRecord {
             ..self.clone()
         }
     }
+}
+
+/// A reference without the defaults.
+pub(crate) fn familiar(reference: &str) -> String {
+    match reference.parse::<Reference>() {
+        Ok(r) => match r.tag() {
+            Some(tag) => format!("{}:{tag}", r.familiar_name()),
+            None => r.familiar_name(),
+        },
+        Err(_) => reference.to_owned(),
+    }
+}
+
+/// Seconds since the epoch.
+pub(crate) fn now() -> u64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    now.map_or(0, |d| d.as_secs())
 }
 
 /// A record and the file it is in.
