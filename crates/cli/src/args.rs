@@ -5,6 +5,7 @@ use crate::image_args::{
     HistoryFlags, ImageVerb, ImportFlags, ListFlags, LoadFlags, RemoveFlags, SaveFlags, SystemVerb,
     TagFlags, UntagFlags,
 };
+use crate::manifest_args::ManifestVerb;
 use crate::registry_args::{LoginFlags, LogoutFlags, PullFlags, PushFlags, SearchFlags};
 use carrack_engine::request::{Capability, Network, Tmpfs, Ulimit, Volume, parse_cpus, parse_size};
 use carrack_spec::ContainerId;
@@ -52,6 +53,9 @@ pub enum Verb {
     /// Manage images
     #[command(subcommand)]
     Image(ImageVerb),
+    /// Manage manifest lists: images for several machines under one name
+    #[command(subcommand)]
+    Manifest(ManifestVerb),
     /// See to the whole store
     #[command(subcommand)]
     System(SystemVerb),

@@ -15,7 +15,9 @@ mod commands;
 mod config;
 mod console;
 mod image_args;
+mod json;
 mod logging;
+mod manifest_args;
 mod progress;
 mod registry_args;
 mod table;
@@ -73,6 +75,7 @@ fn run(cli: Cli) -> anyhow::Result<u8> {
         Verb::Pull(flags) => image::transfer::pull(&engine, &flags),
         Verb::System(verb) => commands::system::system(&engine, &verb),
         Verb::Image(verb) => image::image(&engine, &verb),
+        Verb::Manifest(verb) => commands::manifest::manifest(&engine, &verb),
         Verb::Push(flags) => image::transfer::push(&engine, &flags),
         Verb::Search(_) | Verb::Login(_) | Verb::Logout(_) | Verb::Version => Ok(0),
     }

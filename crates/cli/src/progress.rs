@@ -91,6 +91,7 @@ fn say(line: &str) {
 fn plain(layers: &mut Vec<Descriptor>, event: TransferEvent, done: &str) {
     match event {
         TransferEvent::Asking(reference) => say(&format!("Pulling {reference}")),
+        TransferEvent::Manifest(manifest) => say(&heading(&manifest)),
         TransferEvent::Layers(found) => *layers = found,
         TransferEvent::Layer(n, event) => {
             let Some(layer) = layers.get(n) else {
@@ -108,10 +109,21 @@ fn plain(layers: &mut Vec<Descriptor>, event: TransferEvent, done: &str) {
     }
 }
 
+/// A manifest of an index: for which machine.
+fn heading(manifest: &Descriptor) -> String {
+    match &manifest.platform {
+        Some(platform) => format!("{platform} {}", manifest.digest),
+        None => manifest.digest.to_string(),
+    }
+}
+
 fn json(layers: &mut Vec<(Descriptor, u64)>, event: TransferEvent, doing: &str) {
     let document = match event {
         TransferEvent::Asking(reference) => {
             serde_json::json!({"status": "resolving", "reference": reference.to_string()})
+        }
+        TransferEvent::Manifest(manifest) => {
+            serde_json::json!({"status": "manifest", "digest": manifest.digest, "platform": manifest.platform})
         }
         TransferEvent::Layers(found) => {
             let all: Vec<_> = found
@@ -155,6 +167,9 @@ fn draw(all: &MultiProgress, bars: &mut Vec<ProgressBar>, event: TransferEvent) 
     match event {
         TransferEvent::Asking(reference) => {
             let _ = all.println(format!("Pulling {reference}"));
+        }
+        TransferEvent::Manifest(manifest) => {
+            let _ = all.println(heading(&manifest));
         }
         TransferEvent::Layers(layers) => {
             let template = "{prefix:12} [{bar:30}] {bytes:>10} / {total_bytes:<10} {msg}";

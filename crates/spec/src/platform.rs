@@ -27,6 +27,12 @@ pub struct Platform {
         deserialize_with = "null_default"
     )]
     pub os_features: Vec<String>,
+    /// What the image needs of the processor, as docker's manifest lists have it.
+    #[serde(
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "null_default"
+    )]
+    pub features: Vec<String>,
 }
 
 impl Platform {

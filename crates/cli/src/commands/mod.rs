@@ -3,6 +3,7 @@
 pub mod containers;
 pub mod image;
 pub mod login;
+pub mod manifest;
 pub mod run;
 pub mod search;
 pub mod system;

@@ -12,12 +12,11 @@ use crate::{Engine, EngineError};
 use carrack_registry::{Document, DocumentKind, Pushed};
 use carrack_spec::Reference;
 use carrack_spec::image::{Descriptor, Platform};
+use carrack_store::LIST_MEMBERS_MAX;
 use std::collections::BTreeSet;
 
 /// Most blobs that are copied at the same time.
 pub(super) const BLOBS_AT_ONCE_MAX: usize = 4;
-/// Most manifests of one index.
-const MANIFESTS_MAX: usize = 1000;
 
 /// What of an image for several machines is copied.
 #[derive(Debug, Clone, Default)]
@@ -100,8 +99,8 @@ fn copy(
     Ok(Copied { digest, manifests })
 }
 
-/// Copies what a document needs; how many manifests that were.
-fn below(
+/// Copies what a document needs, but not the document; how many manifests that were.
+pub(super) fn below(
     source: &dyn Source,
     sink: &dyn Sink,
     document: &Document,
@@ -113,11 +112,12 @@ fn below(
         return Ok(1);
     }
     let index = document.index()?;
-    if depth >= INDEX_DEPTH_MAX || index.manifests.len() > MANIFESTS_MAX {
+    if depth >= INDEX_DEPTH_MAX || index.manifests.len() > LIST_MEMBERS_MAX {
         return Err(ImagesError::TooMany(document.digest().to_string()));
     }
     let mut manifests = 0;
     for descriptor in &index.manifests {
+        tell(TransferEvent::Manifest(descriptor.clone()));
         let part = source.manifest(descriptor)?;
         manifests += below(source, sink, &part, depth + 1, tell)?;
         sink.put_manifest(&part)?;

@@ -92,6 +92,11 @@ pub enum ImagesError {
     /// A short name that may be in several registries, where one is needed.
     #[error("the short name {0:?} may be in several registries; type it with its registry")]
     ShortName(String),
+    /// A manifest list without images.
+    #[error(
+        "the manifest list {0:?} has no images; add some with `carrack manifest add {0} IMAGE`"
+    )]
+    EmptyList(String),
     /// The image has no name to push it under.
     #[error("the image {0} has no name; say where to push it")]
     NoName(String),

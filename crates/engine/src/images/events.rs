@@ -8,6 +8,8 @@ use carrack_spec::image::Descriptor;
 pub enum TransferEvent {
     /// A registry is asked for this reference.
     Asking(Reference),
+    /// This manifest of an index comes or goes next.
+    Manifest(Descriptor),
     /// The manifest is there; these are the layers as they come or go.
     Layers(Vec<Descriptor>),
     /// Something happened to a layer.

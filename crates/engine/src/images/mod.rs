@@ -20,6 +20,7 @@ mod diff;
 mod error;
 mod events;
 mod layers;
+mod lists;
 mod login;
 mod mounts;
 mod parallel;
@@ -31,13 +32,14 @@ mod transport;
 pub use access::{Access, AccessOptions};
 pub use carrack_registry::{Credential, Found, Pushed as Sent};
 pub use carrack_store::{
-    Change, CheckOptions, Checked, HistoryStep, ImportOptions, PruneOptions, Pruned, SaveForm,
-    SaveOptions, TreeNode, Usage,
+    Change, CheckOptions, Checked, HistoryStep, ImageList, ImportOptions, ListMember, MemberSource,
+    PruneOptions, Pruned, SaveForm, SaveOptions, TreeNode, Usage,
 };
 pub use copy::{Copied, CopyOptions, Platforms};
 pub use credentials::HostCredentials;
 pub use error::ImagesError;
 pub use events::{LayerEvent, TransferEvent};
+pub use lists::{ListPushOptions, MemberOptions, PushedList};
 pub use login::{LoggedIn, parse_pair};
 pub use pull::{PullOptions, Pulled};
 pub use push::{ManifestFormat, PushOptions, Pushed};

@@ -60,30 +60,10 @@ impl Engine {
             let lease = self.store().lease()?;
             return Ok(self.take_in(&lease, &*source, options, tell)?);
         };
-        let config = access.client().config();
-        let candidates = config
-            .candidates(name)
-            .map_err(|source| ImagesError::Name {
-                name: name.to_owned(),
-                source,
-            })?;
-        let mut tried = Vec::new();
-        let many = candidates.references.len() > 1;
-        for reference in candidates.references {
+        Ok(in_turn(access, name, |reference| {
             tell(TransferEvent::Asking(reference.clone()));
-            match self.pull_reference(access, &reference, options, tell) {
-                // The next registry is asked only when this one does not have it.
-                Err(ImagesError::Registry(error)) if many && passes_on(&error) => {
-                    tried.push(format!("{}: {error}", reference.host()));
-                }
-                other => return Ok(other?),
-            }
-        }
-        Err(ImagesError::Nowhere {
-            name: name.to_owned(),
-            tried: tried.join("; "),
-        }
-        .into())
+            self.pull_reference(access, reference, options, tell)
+        })?)
     }
 
     fn pull_reference(
@@ -201,6 +181,36 @@ impl Engine {
     }
 }
 
+/// Does something with each reference that a name may mean, until one of the registries has it.
+pub(super) fn in_turn<T>(
+    access: &Access,
+    name: &str,
+    mut act: impl FnMut(&Reference) -> Result<T, ImagesError>,
+) -> Result<T, ImagesError> {
+    let config = access.client().config();
+    let candidates = config
+        .candidates(name)
+        .map_err(|source| ImagesError::Name {
+            name: name.to_owned(),
+            source,
+        })?;
+    let mut tried = Vec::new();
+    let many = candidates.references.len() > 1;
+    for reference in candidates.references {
+        match act(&reference) {
+            // The next registry is asked only when this one does not have it.
+            Err(ImagesError::Registry(error)) if many && passes_on(&error) => {
+                tried.push(format!("{}: {error}", reference.host()));
+            }
+            other => return other,
+        }
+    }
+    Err(ImagesError::Nowhere {
+        name: name.to_owned(),
+        tried: tried.join("; "),
+    })
+}
+
 /// The manifest for a machine.
 pub(super) fn chosen(
     source: &dyn Source,
@@ -278,7 +288,7 @@ fn fetch_layers(
 
 /// Manifests of things that are no images (charts, signatures) have other configurations. Old tools
 /// leave the type out.
-fn is_image_config(kind: &str) -> bool {
+pub(super) fn is_image_config(kind: &str) -> bool {
     matches!(
         kind,
         "" | media_type::CONFIG | media_type::DOCKER_CONFIG | "application/octet-stream"

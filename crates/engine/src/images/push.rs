@@ -96,27 +96,10 @@ impl Engine {
                 return Err(carrack_store::BlobError::Missing(digest.clone()).into());
             }
         }
-        let sink = transport::sink(
-            &place,
-            access,
-            self.store(),
-            self.mountable(&record, &place)?,
-        )?;
-        let push = Push {
-            lease: &lease,
-            sink: &*sink,
-            usual: match place {
-                Place::DockerArchive(..) => Compression::None,
-                _ => Compression::Gzip,
-            },
-            options,
-        };
-        let manifest = self.store().image_manifest(&record)?;
-        let layers = push.layers(&record, &manifest, tell)?;
-        let config = self.store().blob(&record.id)?;
-        push.config(&record.id, &config)?;
-        let own = self.store().blob(&record.manifest)?;
-        let document = document(&manifest, own, layers, config.len() as u64, options.format)?;
+        let mounts = self.mountable(&record, &place)?;
+        let sink = transport::sink(&place, access, self.store(), mounts)?;
+        let push = Push::new(&lease, &*sink, &place, options);
+        let document = push.image(&record, tell)?;
         let digest = document.digest().clone();
         sink.finish(&document)?;
         Ok(Pushed {
@@ -129,7 +112,11 @@ impl Engine {
 
     /// Repositories of the destination's registry that may have layers of the image: its other names, and
     /// the images that share layers with it.
-    fn mountable(&self, record: &ImageRecord, place: &Place) -> Result<Vec<String>, ImagesError> {
+    pub(super) fn mountable(
+        &self,
+        record: &ImageRecord,
+        place: &Place,
+    ) -> Result<Vec<String>, ImagesError> {
         let Place::Registry(name) = place else {
             return Ok(Vec::new());
         };
@@ -159,14 +146,48 @@ fn shared(one: &ImageRecord, other: &ImageRecord) -> usize {
 }
 
 /// One push.
-struct Push<'a> {
+pub(super) struct Push<'a> {
     lease: &'a Lease,
     sink: &'a dyn Sink,
     usual: Compression,
     options: &'a PushOptions,
 }
 
-impl Push<'_> {
+impl<'a> Push<'a> {
+    pub(super) fn new(
+        lease: &'a Lease,
+        sink: &'a dyn Sink,
+        place: &Place,
+        options: &'a PushOptions,
+    ) -> Self {
+        let usual = match place {
+            Place::DockerArchive(..) => Compression::None,
+            _ => Compression::Gzip,
+        };
+        Self {
+            lease,
+            sink,
+            usual,
+            options,
+        }
+    }
+
+    /// Sends all that an image's manifest names; the manifest for it, which is not sent.
+    pub(super) fn image(
+        &self,
+        record: &ImageRecord,
+        tell: &(dyn Fn(TransferEvent) + Sync),
+    ) -> Result<Document, ImagesError> {
+        let store = self.lease.store();
+        let manifest = store.image_manifest(record)?;
+        let layers = self.layers(record, &manifest, tell)?;
+        let config = store.blob(&record.id)?;
+        self.config(&record.id, &config)?;
+        let own = store.blob(&record.manifest)?;
+        let size = config.len() as u64;
+        document(&manifest, own, layers, size, self.options.format)
+    }
+
     /// Sees to it that each layer is there; in which forms.
     fn layers(
         &self,
@@ -262,12 +283,12 @@ impl Push<'_> {
     }
 
     /// The archive of a layer from an offset on.
-    fn plain<'a>(
+    fn plain<'b>(
         &self,
         plain: &Descriptor,
         from: u64,
-        moved: &'a (dyn Fn(u64) + Sync),
-    ) -> std::io::Result<Bytes<'a>> {
+        moved: &'b (dyn Fn(u64) + Sync),
+    ) -> std::io::Result<Bytes<'b>> {
         let mut input = self.open(&plain.digest).map_err(std::io::Error::other)?;
         std::io::copy(&mut (&mut input).take(from), &mut std::io::sink())?;
         Ok(Box::new(Telling {

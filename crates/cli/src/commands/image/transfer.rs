@@ -90,10 +90,7 @@ pub fn push(engine: &Engine, flags: &PushFlags) -> anyhow::Result<u8> {
     let options = PushOptions {
         compression: flags.compression.map(|method| method.compression()),
         level: flags.compression_level,
-        format: flags.format.map(|format| match format {
-            Format::Oci => ManifestFormat::Oci,
-            Format::Docker => ManifestFormat::Docker,
-        }),
+        format: flags.format.map(format),
     };
     let place: Option<Place> = flags.destination.as_deref().map(str::parse).transpose()?;
     let progress = Progress::new(Direction::Out, flags.progress, flags.quiet);
@@ -102,11 +99,7 @@ pub fn push(engine: &Engine, flags: &PushFlags) -> anyhow::Result<u8> {
     digestfile(flags.digestfile.as_deref(), &pushed.digest)?;
     let mut out = std::io::stdout();
     if !flags.quiet {
-        let place = match &pushed.place {
-            Place::Registry(name) => name.clone(),
-            place => place.to_string(),
-        };
-        writeln!(out, "Pushed: {place}")?;
+        writeln!(out, "Pushed: {}", place_name(&pushed.place))?;
     }
     writeln!(out, "{}", pushed.digest)?;
     Ok(0)
@@ -144,7 +137,27 @@ pub fn copy(engine: &Engine, flags: &CopyFlags) -> anyhow::Result<u8> {
     Ok(0)
 }
 
-fn digestfile(path: Option<&Path>, digest: &Digest) -> anyhow::Result<()> {
+/// The engine's word for a format.
+pub fn format(format: Format) -> ManifestFormat {
+    match format {
+        Format::Oci => ManifestFormat::Oci,
+        Format::Docker => ManifestFormat::Docker,
+    }
+}
+
+/// A place as people call it: a name in a registry without its transport.
+pub fn place_name(place: &Place) -> String {
+    match place {
+        Place::Registry(name) => name.clone(),
+        place => place.to_string(),
+    }
+}
+
+/// Writes a digest to a file, where one is named.
+///
+/// # Errors
+/// The file cannot be written.
+pub fn digestfile(path: Option<&Path>, digest: &Digest) -> anyhow::Result<()> {
     match path {
         None => Ok(()),
         Some(path) => std::fs::write(path, digest.to_string())
