@@ -7,6 +7,7 @@ use crate::image_args::{
 };
 use crate::manifest_args::ManifestVerb;
 use crate::registry_args::{LoginFlags, LogoutFlags, PullFlags, PushFlags, SearchFlags};
+use carrack_engine::DriverKind;
 use carrack_engine::request::{Capability, Network, Tmpfs, Ulimit, Volume, parse_cpus, parse_size};
 use carrack_spec::ContainerId;
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -37,6 +38,9 @@ pub struct Global {
     /// Directory of run-time state [default: /run/carrack, for users $XDG_RUNTIME_DIR/carrack]
     #[arg(long, global = true, value_name = "DIR")]
     pub runroot: Option<PathBuf>,
+    /// How a store that is made now keeps its layers: overlay, pool or pool-verity [default: overlay]
+    #[arg(long, global = true, value_name = "DRIVER")]
+    pub storage_driver: Option<DriverKind>,
     /// Configuration file [default: /etc/carrack/carrack.toml, for users $XDG_CONFIG_HOME/carrack/carrack.toml]
     #[arg(long, global = true, value_name = "FILE")]
     pub config: Option<PathBuf>,

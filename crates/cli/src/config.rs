@@ -5,6 +5,7 @@
 //! ```toml
 //! root = "/var/lib/carrack"        # images and writable layers
 //! runroot = "/run/carrack"         # run-time state
+//! storage_driver = "overlay"       # or "pool", "pool-verity": of a store that is made
 //! runtime = "/usr/bin/carrack-runtime"
 //! log_level = "warn"
 //! ```
@@ -21,6 +22,7 @@ use std::path::{Path, PathBuf};
 struct File {
     root: Option<PathBuf>,
     runroot: Option<PathBuf>,
+    storage_driver: Option<String>,
     runtime: Option<PathBuf>,
     log_level: Option<String>,
 }
@@ -46,9 +48,12 @@ pub fn settle(flags: &Global) -> anyhow::Result<(EngineOptions, LevelFilter)> {
             .with_context(|| format!("bad log_level {text:?} in the configuration file"))?,
         (None, None) => LevelFilter::Warn,
     };
+    let driver = file.storage_driver.as_deref().map(str::parse).transpose();
+    let driver = driver.context("bad storage_driver in the configuration file")?;
     let options = EngineOptions {
         root: flags.root.clone().or(file.root),
         runroot: flags.runroot.clone().or(file.runroot),
+        storage_driver: flags.storage_driver.or(driver),
         runtime: file.runtime,
     };
     Ok((options, level))
@@ -82,6 +87,7 @@ fn default_path() -> Option<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use carrack_engine::DriverKind;
 
     #[test]
     fn flags_win_over_the_file_and_unknown_keys_are_errors() {
@@ -89,7 +95,7 @@ mod tests {
         let path = directory.path().join("c.toml");
         std::fs::write(
             &path,
-            "root = \"/a\"\nrunroot = \"/b\"\nlog_level = \"debug\"\n",
+            "root = \"/a\"\nrunroot = \"/b\"\nlog_level = \"debug\"\nstorage_driver = \"pool\"\n",
         )
         .unwrap();
         let flags = Global {
@@ -103,8 +109,11 @@ mod tests {
             (Some("/x".into()), Some("/b".into()))
         );
         assert_eq!(level, LevelFilter::Debug);
-        std::fs::write(&path, "rot = \"/a\"\n").unwrap();
-        assert!(settle(&flags).is_err());
+        assert_eq!(options.storage_driver, Some(DriverKind::Pool));
+        for bad in ["rot = \"/a\"\n", "storage_driver = \"aufs\"\n"] {
+            std::fs::write(&path, bad).unwrap();
+            assert!(settle(&flags).is_err(), "{bad}");
+        }
         std::fs::remove_file(&path).unwrap();
         assert!(settle(&flags).is_err());
     }

@@ -15,7 +15,7 @@
 //! A directory whose `lock` is free belongs to a container that ended, or whose monitor was killed.
 
 use crate::EngineError;
-use carrack_store::Store;
+use carrack_store::{DriverKind, Store};
 use rustix::fs::FlockOperation;
 use std::fs::{DirBuilder, File};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -31,6 +31,8 @@ pub struct EngineOptions {
     pub root: Option<PathBuf>,
     /// Run-time state; the default depends on the user.
     pub runroot: Option<PathBuf>,
+    /// The driver that the store must have, or is made with; without it any, and the usual one.
+    pub storage_driver: Option<DriverKind>,
     /// `carrack-runtime`; found beside this program or in PATH by default.
     pub runtime: Option<PathBuf>,
 }
@@ -61,7 +63,7 @@ impl Engine {
             .create(&containers)
             .map_err(EngineError::io("make the directory", &containers))?;
         Ok(Self {
-            store: Store::open(root)?,
+            store: Store::open_with(root, options.storage_driver)?,
             runroot,
             runtime: options.runtime,
         })

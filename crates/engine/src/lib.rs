@@ -30,7 +30,7 @@ pub mod request;
 mod run;
 pub mod user;
 
-pub use carrack_store::{Compression, ImageError, ImageRecord, LoadOptions, Loaded};
+pub use carrack_store::{Compression, DriverKind, ImageError, ImageRecord, LoadOptions, Loaded};
 pub use carrack_task::Exit;
 pub use containers::{ContainerRecord, ContainerStatus};
 pub use engine::{Engine, EngineOptions};
