@@ -7,7 +7,7 @@ TUPLE    := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
 BUILT    := $(or $(CARGO_TARGET_DIR),target)
 PROGRAMS := carrack carrack-runtime
 
-.PHONY: help build demo test bench-runtime test-vm fuzz lint clean
+.PHONY: help build demo test bench-runtime bench-images test-vm fuzz lint clean
 
 help:
 	@echo 'make build          release programs at target/release/carrack and target/release/carrack-runtime'
@@ -15,6 +15,7 @@ help:
 	@echo 'make test           every test (as root also those on the real kernel), then an audit for leaks'
 	@echo 'make lint           formatting, clippy and the layout rules (cargo xtask tidy)'
 	@echo 'make bench-runtime  carrack-runtime beside runc, crun and the floor program'
+	@echo 'make bench-images   pulls beside podman and the floor, and what else is done with images'
 	@echo 'make test-vm        the tests in a VM with systemd, pure cgroup v2, AppArmor, then SELinux'
 	@echo 'make fuzz           each fuzz target for FUZZ_SECONDS (60) seconds; needs a nightly toolchain'
 
@@ -35,6 +36,11 @@ test:
 
 bench-runtime: build
 	$(CARGO) xtask bench-runtime $(BENCH_ARGS)
+
+bench-images: build
+	$(CARGO) build --release --package carrack-bench-images
+	@cp -f $(BUILT)/$(TUPLE)/release/images-floor $(BUILT)/$(TUPLE)/release/images-make target/release/
+	$(CARGO) xtask bench-images $(BENCH_ARGS)
 
 test-vm:
 	$(CARGO) xtask test-vm $(TESTVM_ARGS)

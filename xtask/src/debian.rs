@@ -127,6 +127,19 @@ pub const BENCH: &[Package] = &[
     package("strace", "/usr/bin/strace", "the count of system calls"),
 ];
 
+/// What `make bench-images` uses besides the compiler.
+pub const BENCH_IMAGES: &[Package] = &[
+    package("gcc", "/usr/bin/cc", "the program that measures"),
+    package("libc6-dev", "/usr/include/stdio.h", "the same"),
+    package(
+        "docker-registry",
+        "/usr/bin/docker-registry",
+        "what images are pulled from",
+    ),
+    package("podman", "/usr/bin/podman", "a peer"),
+    package("e2fsprogs", "/usr/sbin/mkfs.ext4", "fresh file systems"),
+];
+
 /// What `make test-vm` uses.
 pub const VM: &[Package] = &[
     package(

@@ -22,6 +22,9 @@ const USAGE: &str = "usage: cargo xtask COMMAND
   test [ARGS..]   every test with counts and an audit for leaks; ARGS go to `cargo test`
   bench-runtime   carrack-runtime beside runc, crun and the floor
                   [--rounds N] [--no-scale] [--check] [--runtime PATH]
+  bench-images    pulls beside podman and the floor, and what else is done with images
+                  [--rounds N] [--on tmpfs|ext4] [--shapes A,B] [--part pulls|rest] [--no-podman] [--check]
+                  [--carrack PATH] [--floor PATH]
   hot             find out which code every operation runs, for crates/runtime/hot.ld
   test-vm         the tests in a VM with systemd and pure cgroup v2
                   [-l apparmor|selinux] [--suite NAME] [--cgroup v2|v1|hybrid]
@@ -36,6 +39,7 @@ fn main() -> ExitCode {
     let outcome = match command.as_str() {
         "tidy" => tidy::run(&root()),
         "bench-runtime" => bench::run(&root(), &rest),
+        "bench-images" => bench::images::run(&root(), &rest),
         "hot" => hot::run(&root()),
         "test" => testrun::run(&root(), &rest),
         "test-vm" => testvm::run(&root(), &rest),

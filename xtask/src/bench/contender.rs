@@ -3,12 +3,13 @@
 use std::cell::OnceCell;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use carrack_testkit::{TempDir, unique};
 
 use super::bundle::Bench;
+use super::cost::{Sample, finish};
 
 /// One measured command line, in the order of a round.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,17 +54,6 @@ impl Operation {
             Operation::Exec => "exec",
         }
     }
-}
-
-/// The cost of one command.
-#[derive(Debug, Clone, Copy)]
-pub struct Sample {
-    /// Wall time in milliseconds.
-    pub wall_ms: f64,
-    /// CPU time of the process tree in milliseconds.
-    pub cpu_ms: f64,
-    /// Peak resident set of the largest process in KiB.
-    pub rss_kib: u64,
 }
 
 /// A program under measurement.
@@ -173,8 +163,7 @@ impl<'a> Contender<'a> {
         let mut command = self.wrapped(flags, &result);
         command.args(self.arguments(operation, id));
         finish(&mut command)?;
-        let text = fs::read_to_string(&result).context("no result from measure")?;
-        parse_sample(&text).with_context(|| format!("measure said {text:?}"))
+        Sample::read(&result)
     }
 
     /// System calls of one `run`, all processes together.
@@ -261,27 +250,6 @@ impl Drop for Sleeper<'_> {
     }
 }
 
-/// Runs `measure`; its output goes to files, as a container that stays may hold it open.
-fn finish(command: &mut Command) -> Result<()> {
-    let output = carrack_testkit::runtime::finish(command.stdin(Stdio::null()));
-    if !output.status.success() {
-        bail!("{}: {}", output.status, output.stderr.trim());
-    }
-    Ok(())
-}
-
-/// `wall_ns cpu_ns rss_kib status`.
-fn parse_sample(text: &str) -> Option<Sample> {
-    let mut numbers = text.split_whitespace().map(str::parse::<u64>);
-    let mut next = || numbers.next()?.ok();
-    let ms = |ns: u64| ns as f64 / 1e6;
-    Some(Sample {
-        wall_ms: ms(next()?),
-        cpu_ms: ms(next()?),
-        rss_kib: next()?,
-    })
-}
-
 /// The calls in the last line of strace's summary.
 fn total_calls(text: &str) -> Option<u64> {
     let line = text.lines().rev().find(|line| line.ends_with(" total"))?;
@@ -290,17 +258,7 @@ fn total_calls(text: &str) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use super::{parse_sample, total_calls};
-
-    #[test]
-    fn a_line_of_measure_is_parsed() {
-        let sample = parse_sample("4400000 4600000 1240 0\n").unwrap();
-        assert_eq!(
-            (sample.wall_ms, sample.cpu_ms, sample.rss_kib),
-            (4.4, 4.6, 1240)
-        );
-        assert!(parse_sample("1 x").is_none());
-    }
+    use super::total_calls;
 
     #[test]
     fn the_total_of_strace_is_found() {

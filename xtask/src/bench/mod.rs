@@ -17,6 +17,8 @@
 
 pub mod bundle;
 mod contender;
+mod cost;
+pub mod images;
 mod report;
 mod scale;
 

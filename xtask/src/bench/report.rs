@@ -4,7 +4,8 @@ use std::fs;
 
 use anyhow::Result;
 
-use super::contender::{Contender, Operation, Sample};
+use super::contender::{Contender, Operation};
+use super::cost::{Sample, Spread, verdict};
 use super::scale::Growth;
 
 /// Names of the contenders that targets speak of.
@@ -20,28 +21,6 @@ struct Row {
     bytes: u64,
     syscalls: Option<u64>,
     samples: Vec<(Operation, Sample)>,
-}
-
-/// Middle and least of a list.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Spread {
-    /// The median.
-    pub median: f64,
-    /// The minimum.
-    pub least: f64,
-}
-
-impl Spread {
-    /// Over any order of values; none for an empty list.
-    pub fn of(mut values: Vec<f64>) -> Option<Spread> {
-        values.sort_by(f64::total_cmp);
-        let low = *values.get(values.len().checked_sub(1)? / 2)?;
-        let high = *values.get(values.len() / 2)?;
-        Some(Spread {
-            median: (low + high) / 2.0,
-            least: *values.first()?,
-        })
-    }
 }
 
 impl Report {
@@ -247,37 +226,5 @@ impl Row {
             .map(|sample| sample.rss_kib)
             .max()
             .unwrap_or(0)
-    }
-}
-
-fn verdict(what: &str, max: f64, reached: f64) -> bool {
-    let within = reached <= max;
-    let word = if within { "" } else { "  MISSED" };
-    println!("{what:<52} {max:>8.2} {reached:>8.2}{word}");
-    within
-}
-
-#[cfg(test)]
-mod tests {
-    use super::Spread;
-
-    #[test]
-    fn medians_of_odd_and_even_lists() {
-        let spread = |values: &[f64]| Spread::of(values.to_vec());
-        assert_eq!(spread(&[]), None);
-        assert_eq!(
-            spread(&[3.0, 1.0, 2.0]),
-            Some(Spread {
-                median: 2.0,
-                least: 1.0
-            })
-        );
-        assert_eq!(
-            spread(&[4.0, 1.0, 2.0, 3.0]),
-            Some(Spread {
-                median: 2.5,
-                least: 1.0
-            })
-        );
     }
 }

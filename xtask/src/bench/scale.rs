@@ -12,7 +12,7 @@ use anyhow::{Context, Result};
 use carrack_testkit::TempDir;
 
 use super::contender::{Contender, Operation};
-use super::report::Spread;
+use super::cost::Spread;
 
 /// Entries added to the state directory.
 const CONTAINERS: usize = 1000;

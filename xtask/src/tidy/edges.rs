@@ -12,7 +12,7 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 
 /// Who may use whom inside the workspace (names without the `carrack-` prefix).
-const ALLOWED: [(&str, &[&str]); 15] = [
+const ALLOWED: [(&str, &[&str]); 16] = [
     ("spec", &[]),
     ("sys", &[]),
     ("seccomp", &["spec"]),
@@ -43,6 +43,7 @@ const ALLOWED: [(&str, &[&str]); 15] = [
         &["spec", "sys", "task", "store", "registry", "network"],
     ),
     ("cli", &["spec", "sys", "engine"]),
+    ("bench-images", &["spec", "store"]),
     ("testkit", &[]),
     ("xtask", &["testkit"]),
 ];
