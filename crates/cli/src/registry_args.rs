@@ -104,6 +104,9 @@ pub struct PullFlags {
 pub struct PushFlags {
     #[command(flatten)]
     pub access: AccessFlags,
+    /// Push the image for every machine, and their index: those that are not here are copied from where this one was pulled
+    #[arg(long)]
+    pub all: bool,
     /// Compress layers so [default: any form that the registry has, else gzip]
     #[arg(
         long,

@@ -2,67 +2,14 @@
 
 mod world;
 
-use carrack_testkit::runtime::{Output, finish};
+use carrack_testkit::runtime::finish;
 use carrack_testkit::{DockerRegistry, require, skip};
-use serde_json::{Value, json};
-use std::process::Command;
+use serde_json::json;
 use world::World;
+use world::machines::{image, inspect, machine, peer, platforms, raw};
 
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
-
-#[track_caller]
-fn peer(program: &str, args: &[&str]) -> Output {
-    finish(Command::new(program).args(args)).ok()
-}
-
-fn json(text: &str) -> Value {
-    serde_json::from_str(text).unwrap_or_else(|e| panic!("{e}: {text}"))
-}
-
-/// An image with one file, `/machine`, that says which machine it is for.
-#[track_caller]
-fn image(world: &World, name: &str, platform: &str) {
-    let directory = world.path("files");
-    std::fs::create_dir_all(&directory).unwrap();
-    std::fs::write(directory.join("machine"), platform).unwrap();
-    let tar = world.path("files.tar").display().to_string();
-    let from = directory.display().to_string();
-    peer("tar", &["-C", &from, "-cf", &tar, "."]);
-    world
-        .carrack(&["import", "-q", "--platform", platform, &tar, name])
-        .ok();
-}
-
-/// What an image of the store says in `/machine`.
-#[track_caller]
-fn machine(world: &World, name: &str) -> String {
-    let path = world.carrack(&["image", "mount", name]).ok().stdout;
-    let text = std::fs::read_to_string(std::path::Path::new(path.trim()).join("machine")).unwrap();
-    world.carrack(&["image", "unmount", name]).ok();
-    text
-}
-
-/// The document under a name, as skopeo sees it.
-#[track_caller]
-fn raw(name: &str) -> Value {
-    json(&peer("skopeo", &["inspect", "--raw", "--tls-verify=false", name]).stdout)
-}
-
-fn inspect(world: &World, name: &str) -> Value {
-    json(&world.carrack(&["manifest", "inspect", name]).ok().stdout)
-}
-
-fn platforms(document: &Value) -> Vec<String> {
-    let manifests = document["manifests"].as_array().unwrap();
-    let word = |p: &Value, key: &str| p[key].as_str().unwrap_or_default().to_owned();
-    let shown = |m: &Value| {
-        let platform = &m["platform"];
-        let shown = ["os", "architecture", "variant"].map(|key| word(platform, key));
-        shown.join("/").trim_end_matches('/').to_owned()
-    };
-    manifests.iter().map(shown).collect()
-}
 
 #[test]
 fn a_list_of_the_stores_images_is_pushed_and_the_peers_pull_each_machines_image() {

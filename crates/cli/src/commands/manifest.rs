@@ -9,7 +9,7 @@ use crate::progress::{Direction, Progress};
 use crate::template::Template;
 use crate::{json, table};
 use anyhow::Result;
-use carrack_engine::images::{Access, ImageList, ListPushOptions, Place, PushOptions};
+use carrack_engine::images::{Access, ImageList, Place, PushOptions};
 use carrack_engine::{Engine, EngineError, ImageError};
 use serde_json::json;
 use std::io::Write;
@@ -73,13 +73,11 @@ fn push(engine: &Engine, flags: &ManifestPushFlags) -> Result<u8> {
     let access = Access::open(flags.access.options()?)?;
     let place: Option<Place> = flags.destination.as_deref().map(str::parse).transpose()?;
     let progress = Progress::new(Direction::Out, flags.progress, flags.quiet);
-    let options = ListPushOptions {
-        images: PushOptions {
-            compression: flags.compression.map(|method| method.compression()),
-            level: None,
-            format: flags.format.map(format),
-        },
+    let options = PushOptions {
+        compression: flags.compression.map(|method| method.compression()),
+        level: None,
         all: flags.all,
+        format: flags.format.map(format),
     };
     let tell = |event| progress.tell(event);
     let pushed = engine.push_list(&access, &flags.list, place, &options, &tell)?;

@@ -2,6 +2,8 @@
 //! both gone afterwards; and the check that nothing of a container is left.
 #![allow(dead_code, reason = "each test file uses a part")]
 
+pub mod machines;
+
 use carrack_spec::image::ContainerConfig;
 use carrack_store::tar::{Entry, Kind, Writer};
 use carrack_store::{Compression, ImageWriter};

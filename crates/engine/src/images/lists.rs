@@ -73,15 +73,6 @@ impl MemberOptions {
     }
 }
 
-/// How to push a list.
-#[derive(Debug, Clone, Copy)]
-pub struct ListPushOptions {
-    /// How its images are pushed.
-    pub images: PushOptions,
-    /// Push the images too, not the list alone.
-    pub all: bool,
-}
-
 /// What was pushed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PushedList {
@@ -204,17 +195,15 @@ impl Engine {
             Err(error) => return Err(error.into()),
         }
         if let Some(record) = self.in_store(name)? {
-            let blob = self.store().blob(&record.target.digest);
-            let bytes = blob.map_err(ImagesError::from)?;
-            let found = Document::new(&record.target.media_type, bytes);
-            return Ok(found.map_err(ImagesError::from)?);
+            return Ok(self.target(&record)?);
         }
         Ok(in_turn(access, name, |reference| {
             RegistrySource::new(access, reference.clone())?.target()
         })?)
     }
 
-    /// Pushes a list with its images, to where its name says when there is no other place.
+    /// Pushes a list, with [`PushOptions::all`] its images too, to where its name says when there is no other
+    /// place.
     ///
     /// # Errors
     /// [`ImagesError`]; the name there leads to what it led to before.
@@ -223,35 +212,53 @@ impl Engine {
         access: &Access,
         list: &str,
         place: Option<Place>,
-        options: &ListPushOptions,
+        options: &PushOptions,
         tell: &(dyn Fn(TransferEvent) + Sync),
     ) -> Result<PushedList, EngineError> {
         let list = self.store().find_list(list)?;
+        if list.members.is_empty() {
+            return Err(ImagesError::EmptyList(list.name()).into());
+        }
         let place = place.unwrap_or_else(|| Place::Registry(list.reference.clone()));
-        Ok(self.send_list(access, &list, place, options, tell)?)
+        let index = (list.index(), None);
+        Ok(self.send_members(access, &list.members, index, place, options, tell)?)
     }
 
-    fn send_list(
+    /// Pushes an image of the store with the index that it came from: the image that is here from the
+    /// store, those for other machines from where it was pulled.
+    pub(super) fn push_index(
         &self,
         access: &Access,
-        list: &ImageList,
+        record: &ImageRecord,
         place: Place,
-        options: &ListPushOptions,
+        options: &PushOptions,
         tell: &(dyn Fn(TransferEvent) + Sync),
     ) -> Result<PushedList, ImagesError> {
-        if list.members.is_empty() {
-            return Err(ImagesError::EmptyList(list.name()));
-        }
+        let target = self.target(record)?;
+        let members = self.stored_members(record, true, &MemberOptions::default())?;
+        let index = (target.index()?, Some(target));
+        self.send_members(access, &members, index, place, options, tell)
+    }
+
+    /// Sends the members, and an index of what they have become; `own` when that is what it says.
+    fn send_members(
+        &self,
+        access: &Access,
+        members: &[ListMember],
+        (mut index, own): (Index, Option<Document>),
+        place: Place,
+        options: &PushOptions,
+        tell: &(dyn Fn(TransferEvent) + Sync),
+    ) -> Result<PushedList, ImagesError> {
         if let Place::DockerArchive(path, _) = &place {
             return Err(ImagesError::SingleOnly(path.clone()));
         }
         let lease = self.store().lease()?;
-        let mounts = self.mountable_members(list, &place)?;
+        let mounts = self.mountable_members(members, &place)?;
         let sink = transport::sink(&place, access, self.store(), mounts)?;
-        let push = Push::new(&lease, &*sink, &place, &options.images);
-        let mut index = list.index();
+        let push = Push::new(&lease, &*sink, &place, options);
         let mut manifests = 0;
-        let pairs = list.members.iter().zip(&mut index.manifests);
+        let pairs = members.iter().zip(&mut index.manifests);
         for (member, descriptor) in pairs.take_while(|_| options.all) {
             tell(TransferEvent::Manifest(descriptor.clone()));
             let document = match &member.source {
@@ -273,7 +280,11 @@ impl Engine {
             descriptor.size = new.size;
             sink.put_manifest(&document)?;
         }
-        let target = document(&index, options.images.format)?;
+        let made = document(&index, options.format)?;
+        let target = match own {
+            Some(own) if made.index()? == own.index()? => own,
+            _ => made,
+        };
         let digest = target.digest().clone();
         sink.finish(&target)?;
         Ok(PushedList {
@@ -283,14 +294,14 @@ impl Engine {
         })
     }
 
-    /// Repositories of the destination's registry that may have blobs of the list's images.
+    /// Repositories of the destination's registry that may have blobs of a list's images.
     fn mountable_members(
         &self,
-        list: &ImageList,
+        members: &[ListMember],
         place: &Place,
     ) -> Result<Vec<String>, ImagesError> {
         let mut names: Vec<String> = Vec::new();
-        for member in &list.members {
+        for member in members {
             let found = match (&member.source, place) {
                 (MemberSource::Store(record), place) => self.mountable(record, place)?,
                 (MemberSource::Place(text), Place::Registry(to)) => {
@@ -359,8 +370,7 @@ impl Engine {
         all: bool,
         options: &MemberOptions,
     ) -> Result<Vec<ListMember>, ImagesError> {
-        let target = self.store().blob(&record.target.digest)?;
-        let target = Document::new(&record.target.media_type, target)?;
+        let target = self.target(record)?;
         let index = match target.kind() {
             DocumentKind::Index => target.index()?.manifests,
             DocumentKind::Manifest => Vec::new(),
@@ -395,6 +405,12 @@ impl Engine {
             })
         };
         descriptors.into_iter().map(member).collect()
+    }
+
+    /// What the name of an image in the store leads to.
+    pub(super) fn target(&self, record: &ImageRecord) -> Result<Document, ImagesError> {
+        let bytes = self.store().blob(&record.target.digest)?;
+        Ok(Document::new(&record.target.media_type, bytes)?)
     }
 
     /// The image of this name in the store, if there is one.
@@ -520,11 +536,15 @@ fn absolute(place: Place) -> Result<Place, ImagesError> {
 /// The index as a document. Docker's lists have no annotations.
 fn document(index: &Index, format: Option<ManifestFormat>) -> Result<Document, ImagesError> {
     let mut index = index.clone();
-    if format == Some(ManifestFormat::Docker) {
-        media_type::DOCKER_LIST.clone_into(&mut index.media_type);
-        index.annotations.clear();
-        for descriptor in &mut index.manifests {
-            descriptor.annotations.clear();
+    match format {
+        None => {}
+        Some(ManifestFormat::Oci) => media_type::INDEX.clone_into(&mut index.media_type),
+        Some(ManifestFormat::Docker) => {
+            media_type::DOCKER_LIST.clone_into(&mut index.media_type);
+            index.annotations.clear();
+            for descriptor in &mut index.manifests {
+                descriptor.annotations.clear();
+            }
         }
     }
     let bytes = serde_json::to_vec(&index).map_err(|e| BlobError::Write(e.into()))?;

@@ -145,6 +145,17 @@ impl Engine {
         })
     }
 
+    /// Whether the image in the store is what a pull for this machine would take.
+    fn is_for(&self, record: &ImageRecord, host: &Platform) -> bool {
+        match self.target(record) {
+            Ok(target) if target.kind() == DocumentKind::Index => target
+                .choose(host)
+                .is_ok_and(|chosen| chosen.digest == record.manifest),
+            // There is only this one.
+            found => found.is_ok(),
+        }
+    }
+
     /// The image as it is in the store, when the registry has just that under the name.
     fn same_image(
         &self,
@@ -157,7 +168,7 @@ impl Engine {
         let Ok(record) = self.store().find_image(&full) else {
             return Ok(None);
         };
-        if record.reference.as_ref() != Some(&full) || !record.platform.runs_on(host) {
+        if record.reference.as_ref() != Some(&full) || !self.is_for(&record, host) {
             return Ok(None);
         }
         let there = match reference.digest() {

@@ -16,8 +16,8 @@ use crate::images::parallel::several;
 use crate::images::transport::{self, Bytes, Place, Sink};
 use crate::images::{Access, ImagesError, LayerEvent, TransferEvent};
 use crate::{Engine, EngineError};
-use carrack_registry::Document;
 use carrack_registry::Pushed as Sent;
+use carrack_registry::{Document, DocumentKind};
 use carrack_spec::image::{Descriptor, Manifest, media_type};
 use carrack_spec::{Digest, Reference};
 use carrack_store::{Compression, ImageRecord, LayerReader, Lease, compress_at};
@@ -43,6 +43,8 @@ pub struct PushOptions {
     pub compression: Option<Compression>,
     /// A level; then layers are always compressed anew.
     pub level: Option<i32>,
+    /// Push the index that the image came from, with the images for all machines.
+    pub all: bool,
     /// Documents of that format, also where the image's own manifest could stay.
     pub format: Option<ManifestFormat>,
 }
@@ -54,10 +56,10 @@ pub struct Pushed {
     pub record: ImageRecord,
     /// Where it is now.
     pub place: Place,
-    /// Digest of its manifest there.
+    /// Digest of its manifest there, or of the index.
     pub digest: Digest,
-    /// The manifest is the image's own.
-    pub kept: bool,
+    /// Manifests pushed.
+    pub manifests: usize,
 }
 
 impl Engine {
@@ -90,6 +92,15 @@ impl Engine {
             (None, Some(name)) => Place::Registry(name.clone()),
             (None, None) => return Err(ImagesError::NoName(record.id.short().to_owned())),
         };
+        if options.all && self.target(&record)?.kind() == DocumentKind::Index {
+            let pushed = self.push_index(access, &record, place, options, tell)?;
+            return Ok(Pushed {
+                record,
+                place: pushed.place,
+                digest: pushed.digest,
+                manifests: pushed.manifests,
+            });
+        }
         let lease = self.store().lease()?;
         for digest in [&record.manifest, &record.id] {
             if !lease.protect_blob(digest)? {
@@ -103,10 +114,10 @@ impl Engine {
         let digest = document.digest().clone();
         sink.finish(&document)?;
         Ok(Pushed {
-            kept: digest == record.manifest,
             record,
             place,
             digest,
+            manifests: 1,
         })
     }
 

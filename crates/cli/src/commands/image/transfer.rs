@@ -8,6 +8,7 @@ use carrack_engine::images::{
     Access, AccessOptions, CopyOptions, ManifestFormat, Place, Platforms, PullOptions, Pulled,
     PushOptions,
 };
+use carrack_spec::image::Platform;
 use carrack_spec::{Digest, Reference};
 use std::io::Write;
 use std::path::Path;
@@ -36,7 +37,10 @@ pub fn pull(engine: &Engine, flags: &PullFlags) -> anyhow::Result<u8> {
         let progress = Progress::new(Direction::In, flags.progress, flags.quiet);
         let tell = |event| progress.tell(event);
         match engine.pull(&access, name, &options, &tell) {
-            Ok(pulled) => report(&pulled, flags)?,
+            Ok(pulled) => {
+                warn_of_another_machine(&pulled, &options);
+                report(&pulled, flags)?;
+            }
             Err(error) => {
                 eprintln!("carrack: {}", crate::sentence(&error.into()));
                 code = crate::CODE_FAILURE;
@@ -54,8 +58,20 @@ pub fn fetch(engine: &Engine, image: &str, quiet: bool) -> anyhow::Result<()> {
     let access = Access::open(AccessOptions::default())?;
     let progress = Progress::new(Direction::In, ProgressMode::Auto, quiet);
     let tell = |event| progress.tell(event);
-    engine.pull(&access, image, &PullOptions::default(), &tell)?;
+    let options = PullOptions::default();
+    let pulled = engine.pull(&access, image, &options, &tell)?;
+    warn_of_another_machine(&pulled, &options);
     Ok(())
+}
+
+/// A name that leads to one image only, for another machine than was asked for, is no error.
+fn warn_of_another_machine(pulled: &Pulled, options: &PullOptions) {
+    let made_for = &pulled.record.platform;
+    let host = options.platform.clone().unwrap_or_else(Platform::native);
+    if !made_for.architecture.is_empty() && host.distance(made_for).is_none() {
+        let name = pulled.record.name();
+        eprintln!("carrack: warning: {name} is for {made_for}, not for {host}");
+    }
 }
 
 fn report(pulled: &Pulled, flags: &PullFlags) -> anyhow::Result<()> {
@@ -90,6 +106,7 @@ pub fn push(engine: &Engine, flags: &PushFlags) -> anyhow::Result<u8> {
     let options = PushOptions {
         compression: flags.compression.map(|method| method.compression()),
         level: flags.compression_level,
+        all: flags.all,
         format: flags.format.map(format),
     };
     let place: Option<Place> = flags.destination.as_deref().map(str::parse).transpose()?;
@@ -99,7 +116,11 @@ pub fn push(engine: &Engine, flags: &PushFlags) -> anyhow::Result<u8> {
     digestfile(flags.digestfile.as_deref(), &pushed.digest)?;
     let mut out = std::io::stdout();
     if !flags.quiet {
-        writeln!(out, "Pushed: {}", place_name(&pushed.place))?;
+        let place = place_name(&pushed.place);
+        match pushed.manifests {
+            1 => writeln!(out, "Pushed: {place}")?,
+            n => writeln!(out, "Pushed: {place} with {n} images")?,
+        }
     }
     writeln!(out, "{}", pushed.digest)?;
     Ok(0)
