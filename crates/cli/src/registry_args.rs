@@ -292,16 +292,16 @@ pub struct SearchFlags {
     /// List the tags of the repository that is named instead
     #[arg(long)]
     pub list_tags: bool,
-    /// Most results
-    #[arg(long, default_value_t = 25, value_name = "NUMBER")]
-    pub limit: usize,
+    /// Most results [default: 25, of a catalogue 1000]
+    #[arg(long, value_name = "NUMBER")]
+    pub limit: Option<usize>,
     /// json, or text with fields such as {{.Name}} {{.Description}} {{.Stars}}, {{.Tag}} with --list-tags
     #[arg(long, value_name = "FORMAT")]
     pub format: Option<String>,
     /// Show whole descriptions
     #[arg(long)]
     pub no_trunc: bool,
-    /// What to look for, perhaps with a registry before it: HOST/TERM
+    /// What to look for, perhaps with a registry before it: HOST/TERM; HOST/ lists the registry's catalogue
     pub term: String,
 }
 

@@ -275,6 +275,26 @@ fn a_registry_is_searched_and_its_tags_are_listed() {
     let term = format!("{host}/app");
     let found = world.carrack(&["search", "--format", "{{.Name}}", &term]);
     found.ok().stdout_is(&format!("{app}\n"));
+    // Without a term the whole catalogue.
+    world
+        .carrack(&["search", &format!("{host}/")])
+        .ok()
+        .stdout_is(&format!("NAME\n{app}\n"));
+    for n in 0..1200 {
+        let name = format!("many/app{n:04}");
+        std::fs::create_dir_all(registry.repository(&name).join("_layers")).unwrap();
+    }
+    let all = ["search", "--format", "{{.Name}}", &format!("{host}/")];
+    let first = world.carrack(&all).ok();
+    assert_eq!(first.stdout.lines().count(), 1000);
+    assert!(first.stderr.contains("--limit"), "{}", first.stderr);
+    let all = world
+        .carrack(&[&all[..], &["--limit", "5000"]].concat())
+        .ok();
+    assert_eq!(
+        (all.stdout.lines().count(), all.stderr.as_str()),
+        (1201, "")
+    );
     let none = world.carrack(&["image", "tags", &format!("{host}/nobody")]);
     none.code_is(125).fails_with("nobody");
 }

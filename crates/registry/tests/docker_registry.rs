@@ -170,6 +170,29 @@ fn lists_go_over_pages_and_deleted_manifests_are_gone() {
 }
 
 #[test]
+fn a_catalogue_of_many_repositories_is_read_page_by_page() {
+    let registry = require!(DockerRegistry::start(""));
+    let names: Vec<String> = (0..2345).map(|n| format!("team/app{n:04}")).collect();
+    for name in &names {
+        std::fs::create_dir_all(registry.repository(name).join("_layers")).unwrap();
+    }
+    let whole = hasty().build().registry(&registry.host).unwrap();
+    assert_eq!(whole.catalog(None, usize::MAX).unwrap(), names);
+    assert_eq!(whole.catalog(None, 1500).unwrap(), names[..1500]);
+    let after = whole.catalog(Some("team/app2000"), 3).unwrap();
+    assert_eq!(after, names[2001..2004]);
+    // A term is looked for on every page, as far as needed.
+    let found = |limit| {
+        let found = whole.search("app22", limit).unwrap();
+        found.into_iter().map(|f| f.name).collect::<Vec<_>>()
+    };
+    assert_eq!(found(1000), names[2200..2300]);
+    assert_eq!(found(2), names[2200..2202]);
+    let all = whole.search("", 10).unwrap();
+    assert_eq!((all.len(), all[9].name.as_str()), (10, "team/app0009"));
+}
+
+#[test]
 fn referrers_are_listed_under_the_fallback_tag() {
     let registry = require!(DockerRegistry::start(""));
     let app = repository(&registry, "app");

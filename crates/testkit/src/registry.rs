@@ -55,6 +55,12 @@ impl DockerRegistry {
         Ok(registry)
     }
 
+    /// The directory of a repository, which need not exist.
+    pub fn repository(&self, name: &str) -> PathBuf {
+        let repositories = "data/docker/registry/v2/repositories";
+        self.folder.path().join(repositories).join(name)
+    }
+
     /// The file that holds a blob, by its digest.
     pub fn blob(&self, digest: &str) -> PathBuf {
         let hex = digest.trim_start_matches("sha256:");

@@ -8,6 +8,10 @@ use carrack_engine::images::Access;
 use carrack_spec::{DEFAULT_HOST, Reference};
 use serde_json::{Value, json};
 
+/// Most results of a search that are shown.
+const RESULTS: usize = 25;
+/// Most repositories of a catalogue that are shown.
+const REPOSITORIES: usize = 1000;
 /// Longest description in a listing.
 const DESCRIPTION_CHARS_MAX: usize = 60;
 
@@ -20,7 +24,7 @@ pub fn search(flags: &SearchFlags) -> Result<u8> {
         return list_tags(
             &flags.access.options()?,
             &flags.term,
-            flags.limit,
+            flags.limit.unwrap_or(RESULTS),
             flags.format.as_deref(),
         );
     }
@@ -30,7 +34,10 @@ pub fn search(flags: &SearchFlags) -> Result<u8> {
         Some((host, term)) if host.contains(['.', ':']) || host == "localhost" => (host, term),
         _ => (DEFAULT_HOST, flags.term.as_str()),
     };
-    let found = access.search(host, term, flags.limit)?;
+    if term.is_empty() {
+        return catalogue(&access, host, flags);
+    }
+    let found = access.search(host, term, flags.limit.unwrap_or(RESULTS))?;
     let rows: Vec<Value> = found
         .iter()
         .map(|f| {
@@ -49,6 +56,20 @@ pub fn search(flags: &SearchFlags) -> Result<u8> {
     let columns = ["Name", "Description", "Stars", "Official"];
     let heading = ["NAME", "DESCRIPTION", "STARS", "OFFICIAL"];
     print(&rows, flags.format.as_deref(), &columns, &heading)
+}
+
+/// `carrack search HOST/`: of the repositories of a catalogue there is nothing but their names.
+fn catalogue(access: &Access, host: &str, flags: &SearchFlags) -> Result<u8> {
+    let limit = flags.limit.unwrap_or(REPOSITORIES);
+    let found = access.search(host, "", limit)?;
+    let rows: Vec<Value> = found
+        .iter()
+        .map(|found| json!({ "Name": format!("{host}/{}", found.name) }))
+        .collect();
+    if rows.len() == limit && flags.limit.is_none() {
+        eprintln!("carrack: these are the first {limit}; see --limit");
+    }
+    print(&rows, flags.format.as_deref(), &["Name"], &["NAME"])
 }
 
 /// `carrack image tags`.

@@ -2,19 +2,19 @@
 
 use carrack_spec::{NAME_BYTES_MAX, TAG_BYTES_MAX};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
-use super::{Ask, At, DOCUMENT_WAIT, Inner, Registry, Repository, To};
+use super::{Ask, DOCUMENT_WAIT, Inner, Registry, Repository, To};
 use crate::auth::Scopes;
 use crate::error::Error;
-use crate::link::next_link;
-use crate::url::{Url, escape};
+use crate::url::escape;
 
 /// Most pages that are read of one list.
 pub const PAGES_MAX: usize = 1000;
 /// Longest page, in bytes.
 pub const LIST_BYTES_MAX: usize = 8 << 20;
 /// How many entries a page is asked to have.
-const PAGE_ENTRIES: usize = 1000;
+pub(super) const PAGE_ENTRIES: usize = 1000;
 
 #[derive(Deserialize)]
 struct TagsPage {
@@ -34,12 +34,16 @@ impl Repository {
     pub fn tags(&self, last: Option<&str>, limit: usize) -> Result<Vec<String>, Error> {
         self.anywhere(true, &mut |endpoint, _| {
             let to = self.puller(endpoint);
-            let read = |bytes: &[u8]| {
-                let page: TagsPage = serde_json::from_slice(bytes).ok()?;
-                Some(page.tags.unwrap_or_default())
+            let mut tags = Vec::new();
+            let mut take = |page: Vec<String>| {
+                let good = |tag: &String| tag.len() <= TAG_BYTES_MAX && is_graphic(tag);
+                tags.extend(page.into_iter().filter(good));
+                tags.len() < limit
             };
-            let mut tags = all_pages(self.inner(), &to, "tags/list", last, limit, &read)?;
-            tags.retain(|tag| tag.len() <= TAG_BYTES_MAX && is_graphic(tag));
+            let of = |page: TagsPage| page.tags;
+            let range = (last, limit);
+            self.inner().names(&to, "tags/list", range, of, &mut take)?;
+            tags.truncate(limit);
             Ok(tags)
         })
     }
@@ -52,13 +56,27 @@ impl Registry {
     /// # Errors
     /// [`Error`] of the registry.
     pub fn catalog(&self, last: Option<&str>, limit: usize) -> Result<Vec<String>, Error> {
-        let to = self.to(Scopes::catalog());
-        let read = |bytes: &[u8]| {
-            let page: CatalogPage = serde_json::from_slice(bytes).ok()?;
-            Some(page.repositories.unwrap_or_default())
+        self.catalog_of((last, limit), limit, &|_| true)
+    }
+
+    /// The repositories that `wanted` picks, at most `limit` of them. `range` is after which one to begin,
+    /// and how many are worth asking for at once.
+    pub(super) fn catalog_of(
+        &self,
+        range: (Option<&str>, usize),
+        limit: usize,
+        wanted: &dyn Fn(&str) -> bool,
+    ) -> Result<Vec<String>, Error> {
+        let mut names = Vec::new();
+        let mut take = |page: Vec<String>| {
+            let good = |name: &String| name.len() <= NAME_BYTES_MAX && is_graphic(name);
+            names.extend(page.into_iter().filter(|name| good(name) && wanted(name)));
+            names.len() < limit
         };
-        let mut names = all_pages(self.inner(), &to, "_catalog", last, limit, &read)?;
-        names.retain(|name| name.len() <= NAME_BYTES_MAX && is_graphic(name));
+        let to = self.to(Scopes::catalog());
+        let of = |page: CatalogPage| page.repositories;
+        self.inner().names(&to, "_catalog", range, of, &mut take)?;
+        names.truncate(limit);
         Ok(names)
     }
 }
@@ -68,42 +86,28 @@ fn is_graphic(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|b| b.is_ascii_graphic())
 }
 
-/// Reads pages until there is no next one or `limit` entries are there.
-fn all_pages(
-    inner: &Inner,
-    to: &To<'_>,
-    path: &str,
-    last: Option<&str>,
-    limit: usize,
-    read: &dyn Fn(&[u8]) -> Option<Vec<String>>,
-) -> Result<Vec<String>, Error> {
-    let mut path = format!("{path}?n={}", limit.clamp(1, PAGE_ENTRIES));
-    if let Some(last) = last {
-        path.push_str(&format!("&last={}", escape(last)));
-    }
-    let mut entries: Vec<String> = Vec::new();
-    let mut next: Option<Url> = None;
-    for _ in 0..PAGES_MAX {
-        let at = next.as_ref().map_or(At::Path(&path), At::Url);
-        let mut answer = inner.ask(to, at, &Ask::new("GET"))?.expect(&[200])?;
-        let bytes = answer.bytes(LIST_BYTES_MAX, DOCUMENT_WAIT)?;
-        let page = read(&bytes).ok_or_else(|| answer.protocol("the list is malformed"))?;
-        let empty = page.is_empty();
-        entries.extend(page);
-        let link = answer.field("link").and_then(next_link);
-        let (Some(link), false, true) = (link, empty, entries.len() < limit) else {
-            break;
-        };
-        let url = answer.asked.url.join(link).map_err(|source| Error::Url {
-            what: "the link to the next page".to_owned(),
-            source,
-        })?;
-        let url = url.lifted_to(&answer.asked.url);
-        if url.origin() != answer.asked.url.origin() || Some(&url) == next.as_ref() {
-            return Err(answer.protocol("the link to the next page leads astray"));
+impl Inner {
+    /// Hands pages of names to `take` until there is no next one or it says that it has enough.
+    fn names<P: DeserializeOwned>(
+        &self,
+        to: &To<'_>,
+        path: &str,
+        (last, entries): (Option<&str>, usize),
+        names: fn(P) -> Option<Vec<String>>,
+        take: &mut dyn FnMut(Vec<String>) -> bool,
+    ) -> Result<(), Error> {
+        let mut path = format!("{path}?n={}", entries.clamp(1, PAGE_ENTRIES));
+        if let Some(last) = last {
+            path.push_str(&format!("&last={}", escape(last)));
         }
-        next = Some(url);
+        self.pages(to, &path, &Ask::new("GET"), PAGES_MAX, &mut |_, answer| {
+            let mut answer = answer.expect(&[200])?;
+            let bytes = answer.bytes(LIST_BYTES_MAX, DOCUMENT_WAIT)?;
+            let page: P = serde_json::from_slice(&bytes)
+                .map_err(|_| answer.protocol("the list is malformed"))?;
+            let page = names(page).unwrap_or_default();
+            let more = !page.is_empty() && take(page);
+            Ok(more.then_some(answer))
+        })
     }
-    entries.truncate(limit);
-    Ok(entries)
 }

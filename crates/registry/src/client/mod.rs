@@ -5,6 +5,7 @@ mod builder;
 mod listing;
 mod login;
 mod manifest;
+mod pages;
 mod push;
 mod referrers;
 mod repository;

@@ -7,10 +7,9 @@
 use carrack_spec::Digest;
 use carrack_spec::image::{DOCUMENT_BYTES_MAX, Descriptor, Index, media_type, parse};
 
-use super::{Ask, At, DOCUMENT_WAIT, Document, DocumentKind, Repository, To, Which};
+use super::{Ask, DOCUMENT_WAIT, Document, DocumentKind, Repository, To, Which};
 use crate::error::Error;
-use crate::link::next_link;
-use crate::url::{Url, escape};
+use crate::url::escape;
 
 /// Most pages of referrers that are read.
 const REFERRER_PAGES_MAX: usize = 100;
@@ -51,36 +50,30 @@ impl Repository {
             path.push_str(&format!("?artifactType={}", escape(wanted)));
         }
         let ask = Ask::new("GET").field("Accept", media_type::INDEX);
-        let mut found: Vec<Descriptor> = Vec::new();
-        let mut next: Option<Url> = None;
-        for _ in 0..REFERRER_PAGES_MAX {
-            let at = next.as_ref().map_or(At::Path(&path), At::Url);
-            let answer = self.inner().ask(to, at, &ask)?;
-            if next.is_none() && matches!(answer.status(), 400 | 404 | 405 | 501) {
-                answer.drain();
-                return Ok(None);
-            }
-            let mut answer = answer.expect(&[200])?;
-            let bytes = answer.bytes(DOCUMENT_BYTES_MAX, DOCUMENT_WAIT)?;
-            let Ok(index) = parse::<Index>(&bytes) else {
-                // A page of something else at this path is no list of referrers.
-                return Ok(None);
-            };
-            found.extend(index.manifests);
-            let Some(link) = answer.field("link").and_then(next_link) else {
-                break;
-            };
-            let url = answer.asked.url.join(link).map_err(|source| Error::Url {
-                what: "the link to the next page".to_owned(),
-                source,
+        let mut found = Some(Vec::new());
+        let pages = REFERRER_PAGES_MAX;
+        self.inner()
+            .pages(to, &path, &ask, pages, &mut |n, answer| {
+                if n == 0 && matches!(answer.status(), 400 | 404 | 405 | 501) {
+                    answer.drain();
+                    found = None;
+                    return Ok(None);
+                }
+                let mut answer = answer.expect(&[200])?;
+                let bytes = answer.bytes(DOCUMENT_BYTES_MAX, DOCUMENT_WAIT)?;
+                match (parse::<Index>(&bytes), &mut found) {
+                    (Ok(index), Some(found)) => {
+                        found.extend(index.manifests);
+                        Ok(Some(answer))
+                    }
+                    // A page of something else at this path is no list of referrers.
+                    _ => {
+                        found = None;
+                        Ok(None)
+                    }
+                }
             })?;
-            let url = url.lifted_to(&answer.asked.url);
-            if url.origin() != answer.asked.url.origin() || Some(&url) == next.as_ref() {
-                return Err(answer.protocol("the link to the next page leads astray"));
-            }
-            next = Some(url);
-        }
-        Ok(Some(found))
+        Ok(found)
     }
 
     /// The index under the fallback tag; empty when there is none.

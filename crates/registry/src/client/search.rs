@@ -5,6 +5,7 @@ use std::sync::Arc;
 use carrack_spec::DEFAULT_HOST;
 use serde::Deserialize;
 
+use super::listing::PAGE_ENTRIES;
 use super::{Ask, At, DOCUMENT_WAIT, Inner, LIST_BYTES_MAX, To};
 use crate::auth::{Original, Scopes};
 use crate::config::Endpoint;
@@ -16,8 +17,6 @@ use crate::wire::Answer;
 const DOCKER_SEARCH: &str = "index.docker.io";
 /// Most results that a registry is asked for.
 const RESULTS_MAX: usize = 100;
-/// Most repositories of a catalogue that are looked through.
-const CATALOG_MAX: usize = 100_000;
 
 /// A registry as a whole.
 #[derive(Clone)]
@@ -87,23 +86,28 @@ impl Registry {
     }
 
     /// Repositories that have to do with a term: by docker's search where the registry
-    /// has it, else those of the catalogue with the term in their name.
+    /// has it, else those of the catalogue with the term in their name. Without a term
+    /// the catalogue.
     ///
     /// # Errors
     /// [`Error`] of the registry.
     pub fn search(&self, term: &str, limit: usize) -> Result<Vec<Found>, Error> {
-        if let Some(mut found) = self.search_v1(term, limit)? {
-            found.truncate(limit);
-            return Ok(found);
-        }
-        let term = term.to_ascii_lowercase();
-        let names = self.catalog(None, CATALOG_MAX)?;
-        let fitting = names.into_iter().filter(|name| name.contains(&term));
-        let found = fitting.map(|name| Found {
+        let names = match term {
+            "" => self.catalog(None, limit)?,
+            term => {
+                if let Some(mut found) = self.search_v1(term, limit)? {
+                    found.truncate(limit);
+                    return Ok(found);
+                }
+                let term = term.to_ascii_lowercase();
+                self.catalog_of((None, PAGE_ENTRIES), limit, &|name| name.contains(&term))?
+            }
+        };
+        let found = names.into_iter().map(|name| Found {
             name,
             ..Found::default()
         });
-        Ok(found.take(limit).collect())
+        Ok(found.collect())
     }
 
     /// docker's `/v1/search`; none when the registry does not have it.
