@@ -7,12 +7,13 @@ TUPLE    := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
 BUILT    := $(or $(CARGO_TARGET_DIR),target)
 PROGRAMS := carrack carrack-runtime
 
-.PHONY: help build demo test bench-runtime bench-images test-vm fuzz lint clean
+.PHONY: help build demo test soak bench-runtime bench-images test-vm fuzz lint clean
 
 help:
 	@echo 'make build          release programs at target/release/carrack and target/release/carrack-runtime'
 	@echo 'make demo           build, make an image from the distribution'"'"'s packages, run a container from it'
 	@echo 'make test           every test (as root also those on the real kernel), then an audit for leaks'
+	@echo 'make soak           carrack killed at SOAK_KILLS (300) random moments of pull, load, prune and tag'
 	@echo 'make lint           formatting, clippy and the layout rules (cargo xtask tidy)'
 	@echo 'make bench-runtime  carrack-runtime beside runc, crun and the floor program'
 	@echo 'make bench-images   pulls beside podman and the floor, and what else is done with images'
@@ -33,6 +34,9 @@ demo: build
 
 test:
 	$(CARGO) xtask test
+
+soak:
+	CARRACK_KILLS=$(or $(SOAK_KILLS),300) $(CARGO) test --package carrack-cli --test killed -- --nocapture
 
 bench-runtime: build
 	$(CARGO) xtask bench-runtime $(BENCH_ARGS)

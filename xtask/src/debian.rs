@@ -107,6 +107,22 @@ pub const TESTS: &[Package] = &[
         "what criu holds the network with",
     ),
     package(
+        "strace",
+        "/usr/bin/strace",
+        "kills at every system call of a kind",
+    ),
+    package(
+        "e2fsprogs",
+        "/usr/sbin/mkfs.ext4",
+        "small disks that fill up, and fs-verity",
+    ),
+    package("attr", "/usr/bin/setfattr", "extended attributes in layers"),
+    package(
+        "libcap2-bin",
+        "/usr/sbin/setcap",
+        "file capabilities in layers",
+    ),
+    package(
         "docker-registry",
         "/usr/bin/docker-registry",
         "what images are pulled from and pushed to",

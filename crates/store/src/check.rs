@@ -255,13 +255,10 @@ impl Store {
         checked: &mut Checked,
     ) -> Result<(), ImageError> {
         let mut leftovers = Vec::new();
-        let tmp = self.path("tmp");
-        for entry in std::fs::read_dir(&tmp)
-            .map_err(StoreError::io("list", &tmp))?
-            .flatten()
-        {
-            if !self.path("leases").join(entry.file_name()).exists() {
-                leftovers.push(entry.path());
+        for (path, lease) in self.unfinished()? {
+            // One that ends removes its things before itself.
+            if !self.path("leases").join(lease).exists() && path.symlink_metadata().is_ok() {
+                leftovers.push(path);
             }
         }
         let layers = self.path("layers");

@@ -1,7 +1,7 @@
 //! Garbage collection: what no image, no manifest list, no snapshot and no living lease needs is removed.
 //!
-//! Under the meta lock (exclusive, milliseconds) the unreachable is found and renamed into the lease's
-//! directory in `tmp/`; then the lock is let go and the files are removed. Space is free when the call
+//! Under the meta lock (exclusive, milliseconds) the unreachable is found and renamed to names of the lease
+//! in `tmp/`; then the lock is let go and the files are removed. Space is free when the call
 //! returns. A crash in between leaves what the next sweep removes. When a record cannot be read, nothing is
 //! removed: what it names is unknown.
 

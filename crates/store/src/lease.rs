@@ -1,15 +1,18 @@
 //! Leases: one for each running user of the store that makes things or relies on things.
 //!
-//! A lease is a file in `leases/`, locked (flock) as long as its owner lives, and a directory of the
-//! same name in `tmp/` for what is unfinished. Its lines `layer HEX` and `blob HEX` keep these from
-//! being removed. Whoever finds a lease that nobody has locked removes both: the owner was killed.
+//! A lease is a file `leases/ID`, locked (flock) as long as its owner lives; what is unfinished has the names
+//! `tmp/ID.N`. Its lines `layer HEX` and `blob HEX` keep these from being removed. Whoever finds a lease that
+//! nobody has locked removes all of it, the file last: the owner was killed.
+//!
+//! One that protects nothing takes no room but a name, so that things can be removed from a full disk.
 
 use crate::durable::remove_path;
 use crate::store::{Store, StoreError, open_lock};
 use carrack_spec::Digest;
-use rustix::fs::{FlockOperation, Mode};
+use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::Write;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
@@ -26,6 +29,7 @@ pub struct Lease {
     /// Locked.
     file: File,
     path: PathBuf,
+    /// `tmp/ID`, to be followed by a number.
     scratch: PathBuf,
     counter: AtomicU64,
 }
@@ -70,14 +74,11 @@ impl Store {
                 }
                 return Err(StoreError::io("lock", path)(Errno::AGAIN.into()));
             }
-            let scratch = self.path("tmp").join(&id);
-            rustix::fs::mkdir(&scratch, Mode::from_raw_mode(0o700))
-                .map_err(|e| StoreError::io("make the directory", &scratch)(e.into()))?;
             return Ok(Lease {
                 store: self.clone(),
                 file,
                 path,
-                scratch,
+                scratch: self.path("tmp").join(id),
                 counter: AtomicU64::new(0),
             });
         }
@@ -108,12 +109,23 @@ impl Store {
             if !matches!(try_lock(&file, &path), Ok(true)) || !is_at(&file, &path) {
                 continue;
             }
-            let scratch = path.file_name().map(|id| self.path("tmp").join(id));
-            let removed = scratch.map_or(Ok(()), |s| remove_path(&s));
+            let id = path.file_name().unwrap_or_default();
+            let left = self.unfinished().unwrap_or_default();
+            let mut left = left.iter().filter(|(_, owner)| owner == id);
+            let removed = left.try_for_each(|(path, _)| remove_path(path));
             if let Err(error) = removed.and_then(|()| remove_path(&path)) {
                 log::warn!("cannot remove the leftover {}: {error}", path.display());
             }
         }
+    }
+
+    /// What is unfinished, and the leases it belongs to.
+    pub(crate) fn unfinished(&self) -> Result<Vec<(PathBuf, OsString)>, StoreError> {
+        let directory = self.path("tmp");
+        let entries = std::fs::read_dir(&directory).map_err(StoreError::io("list", &directory))?;
+        let owner = |path: &Path| path.file_stem().unwrap_or_default().to_owned();
+        let paths = entries.flatten().map(|e| e.path());
+        Ok(paths.map(|path| (path.clone(), owner(&path))).collect())
     }
 
     fn lease_files(&self) -> Result<Vec<PathBuf>, StoreError> {
@@ -145,10 +157,13 @@ impl Lease {
         self.protect("blob", digest, || self.store.has_blob(digest))
     }
 
-    /// A name for something unfinished, in a directory that goes away with the lease.
+    /// A name for something unfinished, which goes away with the lease.
     pub fn temporary(&self) -> PathBuf {
-        let n = self.counter.fetch_add(1, Ordering::Relaxed);
-        self.scratch.join(n.to_string())
+        self.place(self.counter.fetch_add(1, Ordering::Relaxed))
+    }
+
+    fn place(&self, n: u64) -> PathBuf {
+        self.scratch.with_extension(n.to_string())
     }
 
     /// The line is written before the thing is there, for one who puts it there under the same lock.
@@ -176,8 +191,10 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        if let Err(error) = remove_path(&self.scratch).and_then(|()| remove_path(&self.path)) {
-            log::warn!("cannot remove {}: {error}", self.scratch.display());
+        let mut given = 0..self.counter.load(Ordering::Relaxed);
+        let removed = given.try_for_each(|n| remove_path(&self.place(n)));
+        if let Err(error) = removed.and_then(|()| remove_path(&self.path)) {
+            log::warn!("cannot remove what {} left: {error}", self.path.display());
         }
     }
 }

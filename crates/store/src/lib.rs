@@ -7,7 +7,7 @@
 //!   format                 "carrack-store 2", and the driver that keeps the layers
 //!   lock                   flock, the meta lock: see the head of `store`
 //!   leases/ID              one for each running user of the store: see the head of `lease`
-//!   tmp/ID/                what is unfinished, or being removed, of that lease
+//!   tmp/ID.N               what is unfinished, or being removed, of that lease
 //!   ingests/KEY            flock: whose turn it is to take that layer in
 //!   blobs/sha256/HEX       indexes, manifests, configurations; verified when written and when read
 //!   layers/HEX/            one unpacked layer, by diff id: see the heads of `layers` and the drivers

@@ -52,9 +52,12 @@ pub(crate) fn make(
     }
 }
 
+/// Directories of trees, and what each needs.
+type Trees = Vec<(PathBuf, Option<Vec<String>>)>;
+
 /// The trees of the store, and the layers (hexadecimal digits) that each needs; `None` when its list
 /// cannot be read: nobody can use it.
-pub(crate) fn all(store: &Path) -> Result<Vec<(PathBuf, Option<Vec<String>>)>, StoreError> {
+pub(crate) fn all(store: &Path) -> Result<Trees, StoreError> {
     let trees = store.join("trees");
     let mut found = Vec::new();
     for entry in std::fs::read_dir(&trees).map_err(StoreError::io("list", &trees))? {

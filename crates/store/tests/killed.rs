@@ -144,11 +144,29 @@ fn a_kill_at_any_step_leaves_a_valid_store() {
 struct Small(PathBuf);
 
 impl Small {
-    fn new(at: PathBuf, options: &str) -> Self {
+    fn tmpfs(at: PathBuf, options: &str) -> Self {
         std::fs::create_dir(&at).unwrap();
         let data = std::ffi::CString::new(options).unwrap();
         let flags = rustix::mount::MountFlags::empty();
         rustix::mount::mount("none", &at, "tmpfs", flags, data.as_c_str()).unwrap();
+        Self(at)
+    }
+
+    /// ext4 in a file, on a loop device.
+    fn ext4(at: PathBuf) -> Self {
+        let image = at.with_extension("image");
+        let file = std::fs::File::create(&image).unwrap();
+        file.set_len(16 << 20).unwrap();
+        std::fs::create_dir(&at).unwrap();
+        let run = |program: &str, args: &[&str]| {
+            let paths = [image.as_os_str(), at.as_os_str()];
+            let paths = &paths[..if program == "mount" { 2 } else { 1 }];
+            let output = Command::new(program).args(args).args(paths).output();
+            let output = output.unwrap();
+            assert!(output.status.success(), "{program}: {output:?}");
+        };
+        run("mkfs.ext4", &["-q", "-m", "0", "-J", "size=4"]);
+        run("mount", &["-o", "loop"]);
         Self(at)
     }
 }
@@ -157,6 +175,21 @@ impl Drop for Small {
     fn drop(&mut self) {
         let _ = rustix::mount::unmount(&self.0, rustix::mount::UnmountFlags::DETACH);
     }
+}
+
+/// Loads into a store on a file system that may be full; true when it was.
+fn is_full(store: &Store, path: &Path, how: &str) -> bool {
+    let Err(error) = load(store, path) else {
+        return false;
+    };
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(&error);
+    while let Some(error) = source {
+        text = format!("{text}: {error}");
+        source = error.source();
+    }
+    assert!(text.contains("No space left"), "{how}: {text}");
+    true
 }
 
 #[test]
@@ -171,24 +204,14 @@ fn a_full_disk_leaves_a_valid_store() {
         let bytes = (0..14).map(|n| format!("size={}k", 220 + 90 * n));
         let files = (0..14).map(|n| format!("size=20m,nr_inodes={}", 70 + 24 * n));
         for (n, options) in bytes.chain(files).enumerate() {
-            let small = Small::new(temp.path().join(format!("{}{n}", driver.name())), &options);
+            let small = Small::tmpfs(temp.path().join(format!("{}{n}", driver.name())), &options);
             let root = small.0.clone();
             let store = Store::open_with(root.join("store"), Some(driver)).unwrap();
             if load(&store, &kept).is_err() {
                 refused += 1;
                 continue;
             }
-            let outcome = load(&store, &new);
-            if let Err(error) = &outcome {
-                let mut text = error.to_string();
-                let mut source = std::error::Error::source(error);
-                while let Some(error) = source {
-                    text = format!("{text}: {error}");
-                    source = error.source();
-                }
-                assert!(text.contains("No space left"), "{options}: {text}");
-                refused += 1;
-            }
+            refused += u32::from(is_full(&store, &new, &options));
             assert_whole(&root, &options);
             // What did not fit goes, and what is there can be used and removed.
             store.prune(&PruneOptions::default()).unwrap();
@@ -196,5 +219,46 @@ fn a_full_disk_leaves_a_valid_store() {
             store.remove_image("kept:1", false).unwrap();
         }
         assert!(refused >= 4, "{}: only {refused} were full", driver.name());
+    }
+}
+
+/// As above on a file system that finds room for what was written only later.
+#[test]
+fn a_full_loop_device_leaves_a_valid_store() {
+    require!(skip::root());
+    require!(skip::program("mkfs.ext4"));
+    require!(skip::exists("/dev/loop-control"));
+    let temp = tempfile::tempdir().unwrap();
+    let archives = temp.path();
+    let (kept, new) = (archive(archives, "kept", 4), archive(archives, "new", 120));
+    for driver in [DriverKind::Overlay, DriverKind::Pool] {
+        let small = Small::ext4(temp.path().join(driver.name()));
+        let root = small.0.clone();
+        let store = Store::open_with(root.join("store"), Some(driver)).unwrap();
+        load(&store, &kept).unwrap();
+        let mut refused = 0;
+        for room in (0..9).map(|n| n * (160 << 10)) {
+            let filler = root.join("filler");
+            let file = std::fs::File::create(&filler).unwrap();
+            let free = rustix::fs::statvfs(&root).unwrap();
+            let length = (free.f_bavail * free.f_bsize).saturating_sub(room);
+            let flags = rustix::fs::FallocateFlags::empty();
+            // Its own map takes some as well.
+            let _ = rustix::fs::fallocate(&file, flags, 0, length.max(1));
+            drop(file);
+            let how = format!("{} with {room} bytes", driver.name());
+            let full = is_full(&store, &new, &how);
+            refused += u32::from(full);
+            // Removing needs no room.
+            store.prune(&PruneOptions::default()).unwrap();
+            if !full {
+                store.remove_image("new:1", false).unwrap();
+            }
+            std::fs::remove_file(&filler).unwrap();
+            assert_whole(&root, &how);
+        }
+        assert!((3..9).contains(&refused), "{refused} were full");
+        load(&store, &new).unwrap();
+        assert_whole(&root, "with room again");
     }
 }

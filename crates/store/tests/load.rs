@@ -274,7 +274,7 @@ fn leftovers_of_a_killed_process_are_removed_at_the_next_start_and_others_stay()
     let place = busy.temporary();
     std::fs::create_dir_all(place.join("half/a/layer")).unwrap();
     // A lease that nobody has locked.
-    let left = store.root().join("tmp/1-0-dead");
+    let left = store.root().join("tmp/1-0-dead.0");
     std::fs::create_dir_all(left.join("half/a/layer")).unwrap();
     std::fs::write(store.root().join("leases/1-0-dead"), "").unwrap();
     Store::open(temp.path()).unwrap();

@@ -6,7 +6,7 @@
 //!   XX/REST      the bytes; what is here is complete and durable, and never changes
 //! layers/HEX/
 //!   objects      what the layer relies on: 33 bytes each, the digest and 1 for a sparse file
-//! tmp/ID/N/      a layer being unpacked
+//! tmp/ID.N/      a layer being unpacked
 //!   unfinished   its list so far; becomes `objects` when it is published
 //!   new/NAME     what the pool does not have yet
 //! ```
@@ -159,10 +159,8 @@ impl Pool {
         for layer in kept {
             wanted.extend(read_list(&layer.join(LIST))?);
         }
-        for lease in list(unfinished)? {
-            for layer in list(&lease)? {
-                wanted.extend(read_list(&layer.join(UNFINISHED))?);
-            }
+        for layer in list(unfinished)? {
+            wanted.extend(read_list(&layer.join(UNFINISHED))?);
         }
         let wanted: HashSet<PathBuf> = wanted.iter().map(|id| self.path(id)).collect();
         for directory in list(&self.root)? {
