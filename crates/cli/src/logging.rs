@@ -1,6 +1,11 @@
 //! Log records of the libraries, as lines on standard error.
 
+use indicatif::MultiProgress;
 use log::{LevelFilter, Log, Metadata, Record};
+use std::sync::{Mutex, PoisonError};
+
+/// Bars that a line must not break.
+static BARS: Mutex<Option<MultiProgress>> = Mutex::new(None);
 
 struct Stderr;
 
@@ -12,7 +17,11 @@ impl Log for Stderr {
     fn log(&self, record: &Record<'_>) {
         if self.enabled(record.metadata()) {
             let level = record.level().as_str().to_ascii_lowercase();
-            eprintln!("carrack: {level}: {}", record.args());
+            let line = || eprintln!("carrack: {level}: {}", record.args());
+            match &*BARS.lock().unwrap_or_else(PoisonError::into_inner) {
+                Some(bars) => bars.suspend(line),
+                None => line(),
+            }
         }
     }
 
@@ -25,4 +34,9 @@ pub fn start(level: LevelFilter) {
     if log::set_logger(&Stderr).is_ok() {
         log::set_max_level(level);
     }
+}
+
+/// Where there are bars at the lower end of the terminal, records go above them.
+pub fn beside(bars: Option<MultiProgress>) {
+    *BARS.lock().unwrap_or_else(PoisonError::into_inner) = bars;
 }

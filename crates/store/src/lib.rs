@@ -87,7 +87,7 @@ pub use inspect::{Change, HistoryStep, TreeNode};
 pub use layers::{LayerError, LayerInfo};
 pub use lease::Lease;
 pub use lists::{ImageList, LIST_MEMBERS_MAX, ListMember, MemberSource};
-pub use load::{LoadError, LoadOptions, Loaded};
+pub use load::{LoadError, LoadEvent, LoadOptions, Loaded};
 pub use overlay::OverlayError;
 pub use pool::ErofsError;
 pub use recipe::{Recipe, Step};

@@ -10,7 +10,7 @@ use crate::blobs::{BlobError, verify};
 use crate::digesting::digest_of;
 use crate::images::ImageError;
 use crate::images::ImageRecord;
-use crate::ingest::{Ingested, LayerSource};
+use crate::ingest::{Ingested, LayerSource, Progress};
 use crate::layers::LayerError;
 use crate::lease::Lease;
 use crate::store::{Store, StoreError};
@@ -38,6 +38,17 @@ pub struct LoadOptions {
     pub path: Option<PathBuf>,
     /// Name for the image, in place of those that the archive has; for an archive of one image.
     pub name: Option<Reference>,
+}
+
+/// How a load gets on. Layers have the numbers that they have in the image's list, where each stands once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LoadEvent {
+    /// The layers of the next image: digest and size as they are in the archive.
+    Layers(Vec<(Digest, u64)>),
+    /// A layer is read.
+    Layer(usize, Progress),
+    /// A layer is in the store; true when it was before.
+    Done(usize, bool),
 }
 
 /// One image that was loaded.
@@ -136,6 +147,18 @@ impl Store {
     /// # Errors
     /// [`LoadError`]; images before the bad one stay loaded, nothing of the bad one appears.
     pub fn load(&self, options: &LoadOptions) -> Result<Vec<Loaded>, LoadError> {
+        self.load_telling(options, &|_| {})
+    }
+
+    /// As [`Store::load`], and tells how it gets on.
+    ///
+    /// # Errors
+    /// As [`Store::load`].
+    pub fn load_telling(
+        &self,
+        options: &LoadOptions,
+        tell: &(dyn Fn(LoadEvent) + Sync),
+    ) -> Result<Vec<Loaded>, LoadError> {
         let lease = self.lease()?;
         let archive = Archive::open(self, options.path.as_deref())?;
         let mut plans = match (archive.has("manifest.json"), archive.has("index.json")) {
@@ -151,7 +174,7 @@ impl Store {
         }
         plans
             .iter()
-            .map(|plan| self.carry_out(&lease, &archive, plan))
+            .map(|plan| self.carry_out(&lease, &archive, plan, tell))
             .collect()
     }
 
@@ -160,10 +183,11 @@ impl Store {
         lease: &Lease,
         archive: &Archive,
         plan: &Plan,
+        tell: &(dyn Fn(LoadEvent) + Sync),
     ) -> Result<Loaded, LoadError> {
         let id = digest_of(&plan.config_bytes);
         self.put_blob(lease, &id, &plan.config_bytes)?;
-        let layers = self.ingest_all(lease, archive, plan)?;
+        let layers = self.ingest_all(lease, archive, plan, tell)?;
         let manifest = match &plan.manifest_bytes {
             Some(bytes) => bytes.clone(),
             None => plain_manifest(plan, &id, &layers)?,
@@ -205,24 +229,37 @@ impl Store {
         lease: &Lease,
         archive: &Archive,
         plan: &Plan,
+        tell: &(dyn Fn(LoadEvent) + Sync),
     ) -> Result<BTreeMap<Digest, Ingested>, LoadError> {
         let mut seen = BTreeSet::new();
         let wanted = plan.config.rootfs.diff_ids.iter().zip(&plan.layers);
         let wanted: Vec<_> = wanted.filter(|(id, _)| seen.insert(*id)).collect();
+        let mut layers = Vec::new();
+        for (diff_id, (name, blob)) in &wanted {
+            let (_, size) = archive.open_file(name)?;
+            let digest = blob.as_ref().map_or(*diff_id, |blob| &blob.digest);
+            layers.push((digest.clone(), size));
+        }
+        tell(LoadEvent::Layers(layers));
         let threads = wanted.len().min(UNPACK_THREADS_MAX);
-        let queue = Mutex::new(wanted.into_iter());
+        let queue = Mutex::new(wanted.into_iter().enumerate());
         let next = || queue.lock().ok().and_then(|mut q| q.next());
         let work = || -> Result<Vec<Ingested>, LoadError> {
             let mut done = Vec::new();
-            while let Some((diff_id, (name, blob))) = next() {
+            while let Some((n, (diff_id, (name, blob)))) = next() {
                 let source = LayerSource {
                     diff_id: Some(diff_id.clone()),
                     blob: blob.clone(),
                 };
                 let open = || archive.open_file(name).map_err(std::io::Error::other);
                 let open = || open().map(|(stream, _)| stream);
-                match self.ingest(lease, &source, open, &|_| {}) {
-                    Ok(layer) => done.push(layer),
+                let progress = |progress| tell(LoadEvent::Layer(n, progress));
+                match self.ingest(lease, &source, open, &progress) {
+                    Ok(layer) => {
+                        let existed = layer.blob.is_none();
+                        tell(LoadEvent::Done(n, existed));
+                        done.push(layer);
+                    }
                     Err(error) => {
                         while next().is_some() {}
                         return Err(error.into());

@@ -81,6 +81,7 @@ fn push(engine: &Engine, flags: &ManifestPushFlags) -> Result<u8> {
     };
     let tell = |event| progress.tell(event);
     let pushed = engine.push_list(&access, &flags.list, place, &options, &tell)?;
+    drop(progress);
     digestfile(flags.digestfile.as_deref(), &pushed.digest)?;
     if flags.purge {
         engine

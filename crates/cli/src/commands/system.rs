@@ -148,6 +148,10 @@ fn prune(engine: &Engine, flags: &SystemPruneFlags) -> Result<u8> {
     Ok(0)
 }
 
+fn things(n: usize) -> &'static str {
+    if n == 1 { "thing" } else { "things" }
+}
+
 fn check(engine: &Engine, flags: &CheckFlags) -> Result<u8> {
     let options = CheckOptions {
         quick: flags.quick,
@@ -162,6 +166,7 @@ fn check(engine: &Engine, flags: &CheckFlags) -> Result<u8> {
     let looking = |layer: &carrack_spec::Digest| log::info!("looking at layer {}", layer.short());
     let (checked, refetched) =
         engine.check(options, &access, &looking, &|event| progress.tell(event))?;
+    drop(progress);
     let mut out = std::io::stdout();
     for problem in &checked.problems {
         writeln!(out, "{problem}")?;
@@ -182,7 +187,8 @@ fn check(engine: &Engine, flags: &CheckFlags) -> Result<u8> {
     if !flags.quiet {
         let found = match (checked.problems.len(), flags.repair) {
             (0, _) => "nothing wrong".to_owned(),
-            (n, true) => format!("{n} things wrong, mended what can be"),
+            (n, true) => format!("{n} {} wrong, mended what can be", things(n)),
+            (1, false) => "1 thing wrong; --repair mends it".to_owned(),
             (n, false) => format!("{n} things wrong; --repair mends them"),
         };
         writeln!(

@@ -15,7 +15,7 @@ use crate::{Engine, EngineError};
 use carrack_registry::{Document, DocumentKind, Repository, Which};
 use carrack_spec::image::{self, ImageConfig, LAYERS_MAX, Manifest, Platform, media_type};
 use carrack_spec::{Digest, Reference};
-use carrack_store::{ImageRecord, Ingested, LayerSource, Lease, Progress};
+use carrack_store::{ImageRecord, Ingested, LayerSource, Lease};
 use std::collections::BTreeMap;
 
 /// Deepest nesting of indexes that is followed.
@@ -280,16 +280,7 @@ fn fetch_layers(
         lease,
         &sources,
         open,
-        |n, progress| {
-            layer(
-                n,
-                match progress {
-                    Progress::Waiting => LayerEvent::Waiting,
-                    Progress::Read(bytes) => LayerEvent::Moved(bytes),
-                    Progress::Flushing => LayerEvent::Flushing,
-                },
-            );
-        },
+        |n, progress| layer(n, progress.into()),
         |n, ingested| {
             let existed = ingested.blob.is_none();
             layer(n, LayerEvent::Done { existed });

@@ -1,12 +1,16 @@
 //! `load`, `save`, `import`.
 
 use crate::image_args::{ImportFlags, LoadFlags, SaveFlags, SaveFormat};
+use crate::progress::{Counted, Direction, Progress};
+use crate::registry_args::ProgressMode;
 use crate::time;
 use anyhow::{Context, Result, bail};
-use carrack_engine::images::SaveOptions;
-use carrack_engine::images::{Access, AccessOptions, ImportOptions, Place, PushOptions, SaveForm};
-use carrack_engine::{Compression, Engine, EngineError, LoadOptions};
+use carrack_engine::images::{
+    Access, AccessOptions, ImagesError, ImportOptions, Place, PushOptions, SaveForm, SaveOptions,
+};
+use carrack_engine::{Compression, Engine, EngineError, ImageRecord, LoadOptions};
 use carrack_spec::image::ContainerConfig;
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{BufWriter, Read, Write};
 use std::path::Path;
@@ -26,19 +30,16 @@ pub fn load(engine: &Engine, flags: &LoadFlags) -> Result<u8> {
         path,
         name: flags.name.clone(),
     };
+    let progress = Progress::new(Direction::Load, ProgressMode::Auto, flags.quiet);
+    let loaded = engine.load(&options, &|event| progress.tell(event))?;
+    drop(progress);
     let mut out = std::io::stdout();
-    for image in engine.store().load(&options).map_err(EngineError::from)? {
-        for record in &image.records {
-            match flags.quiet {
-                true => writeln!(out, "{}", record.name())?,
-                false => writeln!(
-                    out,
-                    "Loaded image: {} ({} layers unpacked, {} in the store before)",
-                    record.name(),
-                    image.unpacked,
-                    image.shared
-                )?,
-            }
+    for record in loaded.iter().flat_map(|image| &image.records) {
+        let name = record.name();
+        match (flags.quiet, &record.reference) {
+            (true, _) => writeln!(out, "{name}")?,
+            (false, Some(_)) => writeln!(out, "Loaded image: {name}")?,
+            (false, None) => writeln!(out, "Loaded image ID: {name}")?,
         }
     }
     Ok(0)
@@ -62,32 +63,24 @@ pub fn save(engine: &Engine, flags: &SaveFlags) -> Result<u8> {
             let Some(path) = &flags.output else {
                 bail!("a directory is saved to what --output names");
             };
-            save_directory(engine, flags, path, compression)?;
+            save_directory(engine, flags, &images, path, compression)?;
             return Ok(0);
         }
     };
     let options = SaveOptions { form, compression };
-    let failed = |e| EngineError::from(carrack_engine::images::ImagesError::from(e));
     let path = flags.output.as_deref().filter(|p| *p != Path::new("-"));
     let Some(path) = path else {
         let stdout = std::io::stdout();
         if rustix::termios::isatty(&stdout) {
             bail!("this would write an archive to the terminal; name a file with -o");
         }
-        let output = BufWriter::with_capacity(BUFFER_BYTES, stdout.lock());
-        engine
-            .store()
-            .save(&images, options, output)
-            .map_err(failed)?;
+        save_stream(engine, &images, options, stdout.lock(), flags.quiet)?;
         return Ok(0);
     };
     if path.exists() && !path.is_file() {
         let file = File::options().write(true).open(path);
         let file = file.with_context(|| format!("cannot open {}", path.display()))?;
-        engine
-            .store()
-            .save(&images, options, file)
-            .map_err(failed)?;
+        save_stream(engine, &images, options, file, flags.quiet)?;
         return Ok(0);
     }
     // Whoever sees the file sees it whole.
@@ -97,13 +90,7 @@ pub fn save(engine: &Engine, flags: &SaveFlags) -> Result<u8> {
     let temporary = path.with_file_name(name);
     let file =
         File::create(&temporary).with_context(|| format!("cannot write {}", path.display()))?;
-    let output = BufWriter::with_capacity(BUFFER_BYTES, file);
-    let saved = engine
-        .store()
-        .save(&images, options, output)
-        .map_err(failed);
-    let saved = saved
-        .map_err(anyhow::Error::from)
+    let saved = save_stream(engine, &images, options, file, flags.quiet)
         .and_then(|()| Ok(std::fs::rename(&temporary, path)?));
     if saved.is_err() {
         let _ = std::fs::remove_file(&temporary);
@@ -112,19 +99,36 @@ pub fn save(engine: &Engine, flags: &SaveFlags) -> Result<u8> {
     Ok(0)
 }
 
+fn save_stream(
+    engine: &Engine,
+    images: &[ImageRecord],
+    options: SaveOptions,
+    output: impl Write,
+    quiet: bool,
+) -> Result<()> {
+    let store = engine.store();
+    let layers: BTreeSet<_> = images.iter().flat_map(|image| &image.layers).collect();
+    let sizes = layers.into_iter().map(|layer| store.layer_info(layer));
+    let bytes = match options.compression {
+        Compression::None => sizes.map(|info| Some(info.ok()?.archive)).sum(),
+        _ => None,
+    };
+    let output = Counted::new(output, "Saving", bytes, quiet);
+    let output = BufWriter::with_capacity(BUFFER_BYTES, output);
+    let saved = store.save(images, options, output);
+    Ok(saved.map_err(|e| EngineError::from(ImagesError::from(e)))?)
+}
+
 fn save_directory(
     engine: &Engine,
     flags: &SaveFlags,
+    images: &[ImageRecord],
     path: &Path,
     compression: Compression,
 ) -> Result<()> {
     if flags.format == SaveFormat::OciDir {
-        let find = |name: &String| engine.store().find_image(name).map_err(EngineError::from);
-        let images: Vec<_> = flags.images.iter().map(find).collect::<Result<_, _>>()?;
-        let saved = engine.store().save_layout(&images, compression, path);
-        return Ok(
-            saved.map_err(|e| EngineError::from(carrack_engine::images::ImagesError::from(e)))?
-        );
+        let saved = engine.store().save_layout(images, compression, path);
+        return Ok(saved.map_err(|e| EngineError::from(ImagesError::from(e)))?);
     }
     let [image] = flags.images.as_slice() else {
         bail!("docker-dir holds one image");
@@ -135,7 +139,10 @@ fn save_directory(
         compression: Some(compression),
         ..PushOptions::default()
     };
-    engine.push(&access, image, Some(place), &options, &|_| {})?;
+    let progress = Progress::new(Direction::Save, ProgressMode::Auto, flags.quiet);
+    engine.push(&access, image, Some(place), &options, &|event| {
+        progress.tell(event);
+    })?;
     Ok(())
 }
 

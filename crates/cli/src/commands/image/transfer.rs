@@ -35,8 +35,9 @@ pub fn pull(engine: &Engine, flags: &PullFlags) -> anyhow::Result<u8> {
     let mut code = 0;
     for name in &names {
         let progress = Progress::new(Direction::In, flags.progress, flags.quiet);
-        let tell = |event| progress.tell(event);
-        match engine.pull(&access, name, &options, &tell) {
+        let pulled = engine.pull(&access, name, &options, &|event| progress.tell(event));
+        drop(progress);
+        match pulled {
             Ok(pulled) => {
                 warn_of_another_machine(&pulled, &options);
                 report(&pulled, flags)?;
@@ -57,9 +58,9 @@ pub fn pull(engine: &Engine, flags: &PullFlags) -> anyhow::Result<u8> {
 pub fn fetch(engine: &Engine, image: &str, quiet: bool) -> anyhow::Result<()> {
     let access = Access::open(AccessOptions::default())?;
     let progress = Progress::new(Direction::In, ProgressMode::Auto, quiet);
-    let tell = |event| progress.tell(event);
     let options = PullOptions::default();
-    let pulled = engine.pull(&access, image, &options, &tell)?;
+    let pulled = engine.pull(&access, image, &options, &|event| progress.tell(event))?;
+    drop(progress);
     warn_of_another_machine(&pulled, &options);
     Ok(())
 }
@@ -113,6 +114,7 @@ pub fn push(engine: &Engine, flags: &PushFlags) -> anyhow::Result<u8> {
     let progress = Progress::new(Direction::Out, flags.progress, flags.quiet);
     let tell = |event| progress.tell(event);
     let pushed = engine.push(&access, &flags.image, place, &options, &tell)?;
+    drop(progress);
     digestfile(flags.digestfile.as_deref(), &pushed.digest)?;
     let mut out = std::io::stdout();
     if !flags.quiet {
@@ -145,6 +147,7 @@ pub fn copy(engine: &Engine, flags: &CopyFlags) -> anyhow::Result<u8> {
     let tell = |event| progress.tell(event);
     let options = CopyOptions { platforms };
     let copied = engine.copy((&from, &from_access), (&to, &to_access), &options, &tell)?;
+    drop(progress);
     digestfile(flags.digestfile.as_deref(), &copied.digest)?;
     if !flags.quiet {
         let plural = if copied.manifests == 1 { "" } else { "s" };
