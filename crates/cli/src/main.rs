@@ -25,6 +25,7 @@ mod template;
 mod time;
 
 use args::{Cli, Verb};
+use carrack_engine::images::ImagesError;
 use carrack_engine::{Engine, EngineError};
 use clap::Parser;
 use commands::image;
@@ -93,10 +94,13 @@ fn sentence(error: &anyhow::Error) -> String {
             text = format!("{text}: {cause}");
         }
     }
-    match error
+    let of_engine = error
         .downcast_ref::<EngineError>()
-        .and_then(EngineError::hint)
-    {
+        .and_then(EngineError::hint);
+    let of_images = error
+        .downcast_ref::<ImagesError>()
+        .and_then(ImagesError::hint);
+    match of_engine.or(of_images) {
         Some(hint) => format!("{text} ({hint})"),
         None => text,
     }

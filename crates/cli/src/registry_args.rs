@@ -341,7 +341,10 @@ pub struct LoginFlags {
     /// Check certificates; false also accepts registries without TLS
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub tls_verify: Option<bool>,
-    /// Registry
+    /// Print who is logged in, and do nothing else
+    #[arg(long, conflicts_with_all = ["username", "password", "password_stdin"])]
+    pub get_login: bool,
+    /// Registry, or a part of its names: HOST/TEAM
     #[arg(default_value = "docker.io")]
     pub registry: String,
 }
@@ -352,7 +355,10 @@ pub struct LogoutFlags {
     /// File that the credential is in [default: $REGISTRY_AUTH_FILE, ~/.docker/config.json]
     #[arg(long, value_name = "FILE")]
     pub authfile: Option<PathBuf>,
-    /// Registry
+    /// Forget every login of that file
+    #[arg(short, long, conflicts_with = "registry")]
+    pub all: bool,
+    /// Registry, or a part of its names: HOST/TEAM
     #[arg(default_value = "docker.io")]
     pub registry: String,
 }

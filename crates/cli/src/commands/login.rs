@@ -3,7 +3,7 @@
 use crate::registry_args::{LoginFlags, LogoutFlags};
 use anyhow::bail;
 use carrack_engine::images::{Access, AccessOptions, Credential};
-use std::io::{BufRead, Read};
+use std::io::{BufRead, Read, Write};
 
 /// Longest password that is read from standard input, in bytes.
 const PASSWORD_BYTES_MAX: u64 = 64 << 10;
@@ -13,6 +13,15 @@ const PASSWORD_BYTES_MAX: u64 = 64 << 10;
 /// # Errors
 /// The registry refuses the credential, or it cannot be kept.
 pub fn login(flags: &LoginFlags) -> anyhow::Result<u8> {
+    if flags.get_login {
+        let known = Access::logged_in(&flags.registry, flags.authfile.as_deref())?;
+        writeln!(
+            std::io::stdout(),
+            "{}",
+            known.username().unwrap_or("<token>")
+        )?;
+        return Ok(0);
+    }
     let access = Access::open(AccessOptions {
         tls_verify: flags.tls_verify,
         cert_dir: flags.cert_dir.clone(),
@@ -40,7 +49,11 @@ pub fn login(flags: &LoginFlags) -> anyhow::Result<u8> {
     if !done.was_asked {
         eprintln!("carrack: {} did not ask for credentials", flags.registry);
     }
-    println!("Login Succeeded! (kept in {})", done.file.display());
+    writeln!(
+        std::io::stdout(),
+        "Login Succeeded! (kept in {})",
+        done.file.display()
+    )?;
     Ok(0)
 }
 
@@ -49,9 +62,19 @@ pub fn login(flags: &LoginFlags) -> anyhow::Result<u8> {
 /// # Errors
 /// Nobody is logged in, or a file cannot be written.
 pub fn logout(flags: &LogoutFlags) -> anyhow::Result<u8> {
-    let access = Access::open(AccessOptions::default())?;
-    access.logout(&flags.registry, flags.authfile.as_deref())?;
-    println!("Removed the login for {}", flags.registry);
+    let authfile = flags.authfile.as_deref();
+    if flags.all {
+        for name in Access::logout_of_all(authfile)? {
+            writeln!(std::io::stdout(), "Removed the login for {name}")?;
+        }
+        return Ok(0);
+    }
+    Access::logout(&flags.registry, authfile)?;
+    writeln!(
+        std::io::stdout(),
+        "Removed the login for {}",
+        flags.registry
+    )?;
     Ok(0)
 }
 

@@ -84,7 +84,7 @@ impl Access {
         for (host, tls) in certificates(options.cert_dir.as_deref())? {
             config.add_tls(&host, tls);
         }
-        config.set_insecure(options.tls_verify == Some(false));
+        config.set_tls_verify(options.tls_verify);
         let credentials = HostCredentials::read(options.credential, options.authfile.as_deref())?;
         let mirrors = match options.mirrors_get_credentials {
             true => MirrorCredentials::OwnThenOriginal,

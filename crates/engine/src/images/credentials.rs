@@ -46,6 +46,16 @@ impl HostCredentials {
         }
         Ok(Self { given, files })
     }
+
+    /// The first file with an entry for a host.
+    pub(super) fn file_of(&self, host: &str) -> Option<PathBuf> {
+        let has = |file: &AuthFile| {
+            let found = file.get(host, "", &|_, _| Ok(None));
+            matches!(found, Ok(Some(_)))
+        };
+        let found = self.files.iter().find(|(_, file)| has(file));
+        found.map(|(path, _)| path.clone())
+    }
 }
 
 impl Credentials for HostCredentials {

@@ -86,6 +86,25 @@ pub enum ImagesError {
     /// Nobody is logged in.
     #[error("not logged in to {0}")]
     NotLoggedIn(String),
+    /// A file of other tools has a login.
+    #[error(
+        "not logged in to {key} by carrack; {path} has a login for it: name that with --authfile, or log out with what wrote it"
+    )]
+    LoggedInElsewhere {
+        /// The registry, perhaps with a part of its names.
+        key: String,
+        /// The file.
+        path: PathBuf,
+    },
+    /// Credentials cannot be looked up.
+    #[error("cannot look up the credentials for {host}")]
+    Credentials {
+        /// The registry.
+        host: String,
+        /// Why.
+        #[source]
+        source: carrack_registry::credentials::CredentialsError,
+    },
     /// What was typed names no transport that there is.
     #[error(transparent)]
     Place(#[from] PlaceError),

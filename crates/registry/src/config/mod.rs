@@ -109,7 +109,7 @@ pub struct RegistriesConfig {
     hosts: BTreeMap<String, HostsToml>,
     daemon: DaemonJson,
     tls: BTreeMap<String, TlsSettings>,
-    insecure_all: bool,
+    tls_verify: Option<bool>,
 }
 
 impl RegistriesConfig {
@@ -138,9 +138,10 @@ impl RegistriesConfig {
         self
     }
 
-    /// Treats every registry as insecure; what `--tls-verify=false` means.
-    pub fn set_insecure(&mut self, insecure: bool) -> &mut Self {
-        self.insecure_all = insecure;
+    /// What `--tls-verify` says: false treats every registry as insecure, true none, whatever is configured
+    /// and also on the loopback; a mirror that is configured with `http://` stays as it is.
+    pub fn set_tls_verify(&mut self, verify: Option<bool>) -> &mut Self {
+        self.tls_verify = verify;
         self
     }
 
@@ -227,11 +228,14 @@ impl RegistriesConfig {
 
     /// Adds what is configured for hosts rather than for names.
     fn finish(&self, mut endpoints: Vec<Endpoint>, original: &str) -> Vec<Endpoint> {
+        let insecure_all = self.tls_verify == Some(false);
         for endpoint in &mut endpoints {
-            let insecure = self.insecure_all || self.daemon.is_insecure(&endpoint.host);
-            if insecure && endpoint.transport == Transport::Tls {
-                endpoint.transport = Transport::Any;
-            }
+            let insecure = insecure_all || self.daemon.is_insecure(&endpoint.host);
+            endpoint.transport = match endpoint.transport {
+                Transport::Any if self.tls_verify == Some(true) => Transport::Tls,
+                Transport::Tls if insecure && self.tls_verify != Some(true) => Transport::Any,
+                other => other,
+            };
             let named = self.tls.get(&endpoint.host);
             let own = || self.tls.get(original).filter(|_| !endpoint.mirror);
             let everywhere = || self.tls.get("");
@@ -240,8 +244,10 @@ impl RegistriesConfig {
                 endpoint.tls.client.extend(tls.client.iter().cloned());
                 endpoint.tls.skip_verify |= tls.skip_verify;
             }
-            if endpoint.transport == Transport::Any || self.insecure_all {
+            if endpoint.transport == Transport::Any || insecure_all {
                 endpoint.tls.skip_verify = true;
+            } else if self.tls_verify == Some(true) {
+                endpoint.tls.skip_verify = false;
             }
         }
         endpoints

@@ -314,13 +314,32 @@ fn certificates_of_a_host_go_to_that_host_only() {
     let endpoints = config.endpoints(&reference("r.example/a")).unwrap();
     assert_eq!(endpoints[0].tls.ca.len(), 0);
     assert_eq!(endpoints[1].tls.ca.len(), 1);
-    config.set_insecure(true);
+    config.set_tls_verify(Some(false));
     let endpoints = config.endpoints(&reference("r.example/a")).unwrap();
     assert!(
         endpoints
             .iter()
             .all(|e| e.transport == Transport::Any && e.tls.skip_verify)
     );
+}
+
+#[test]
+fn verification_that_is_asked_for_counts_for_insecure_registries_and_the_loopback() {
+    let mut config = conf(
+        "[[registry]]\nlocation = \"i.example\"\ninsecure = true\n[[registry.mirror]]\nlocation = \"m.example\"\ninsecure = true\n",
+    );
+    let text = r#"{"insecure-registries": ["d.example"]}"#;
+    config.add_daemon_json(DaemonJson::parse(text).unwrap());
+    let all = |config: &RegistriesConfig, wanted: Transport, skip: bool| {
+        for name in ["i.example/a", "d.example/a", "127.0.0.1:5000/a"] {
+            for e in config.endpoints(&reference(name)).unwrap() {
+                assert_eq!((e.transport, e.tls.skip_verify), (wanted, skip), "{name}");
+            }
+        }
+    };
+    all(&config, Transport::Any, true);
+    config.set_tls_verify(Some(true));
+    all(&config, Transport::Tls, false);
 }
 
 proptest! {
