@@ -1,9 +1,12 @@
 //! `restore`: a container from a checkpoint.
 //!
 //! criu runs in a mount namespace of its own, made by the child before it
-//! executes criu: there the root file system is a mount at a place of our own,
-//! as criu needs it, and nothing of that shows or stays outside. Missing mount
-//! points are made there, beneath the root only.
+//! executes criu. There missing mount points are made first, in a copy of the root
+//! file system's mounts, beneath the root only, and nothing of that shows or stays
+//! outside. criu is given the root file system where it is: on hosts whose mounts
+//! are shared it takes the peer groups of all mounts of one file system from the
+//! mount that the root lies on, and that mount must hold the sources of bind
+//! mounts too.
 
 use super::criu::{Criu, Descriptors, Directories, Prepare, Program, Reason};
 use super::dump::EXTERNAL;
@@ -32,8 +35,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 const LOG: &str = "restore.log";
-/// Directory of the state directory that becomes criu's root.
-const ROOT: &str = "criu-root";
+/// Directory of the state directory where mount points are made.
+const PLACE: &str = "criu-root";
 /// Largest `descriptors.json`, in bytes.
 const DESCRIPTORS_BYTES_MAX: u64 = 64 << 10;
 const SIGKILL: i32 = 9;
@@ -131,12 +134,9 @@ impl Restorer<'_> {
         let resources = linux.resources.clone().unwrap_or_default();
         group.apply(&resources)?;
 
-        let root = directory.below(ROOT);
-        std::fs::create_dir(&root).map_err(|e| Error::path("cannot make", &root, e))?;
-        let root =
-            std::fs::canonicalize(&root).map_err(|e| Error::path("cannot find", &root, e))?;
+        let place = directory.below(PLACE);
+        std::fs::create_dir(&place).map_err(|e| Error::path("cannot make", &place, e))?;
         let mut request = self.request(&options, group, &record)?;
-        request.root = root.to_string_lossy().into_owned();
         let mut names = Names::default();
         let own = userns::own_caps();
         let (_, all) = namespaces::plan(linux, userns::is_admin(own), &mut names)?;
@@ -146,7 +146,13 @@ impl Restorer<'_> {
             ..Descriptors::default()
         };
         name_namespaces(linux, &mut request, &mut descriptors)?;
-        let stage = stage(maker.spec, maker.bundle, record.rootfs(), &root, &mut names)?;
+        let stage = stage(
+            maker.spec,
+            maker.bundle,
+            record.rootfs(),
+            &place,
+            &mut names,
+        )?;
         let closid = rdt::plan(linux, maker.id)?;
 
         let mut progress = Progress {
@@ -209,7 +215,7 @@ impl Restorer<'_> {
             undo.enter_rdt(closid, pid, &mut record)?;
             directory.save(&record)?;
         }
-        let _ = std::fs::remove_dir(&root);
+        let _ = std::fs::remove_dir(&place);
         if let Some(path) = &options.pid_file {
             pid_file::write(path, pid)?;
         }
@@ -235,6 +241,7 @@ impl Restorer<'_> {
         request.lsm_profile = options.lsm_profile.clone();
         request.lsm_mount_context = options.lsm_mount_context.clone();
         request.config = config_file(&self.maker.spec.annotations);
+        request.root = record.rootfs().to_string_lossy().into_owned();
         let root = mounts::Root::open(record.rootfs())?;
         let cgroups = group.mounts_for_container();
         let external = mounts::external(self.maker.spec, self.maker.bundle, &cgroups)?;
@@ -503,25 +510,18 @@ impl Prepare for RootStage {
     fn prepare(&self, _socket: BorrowedFd<'_>) -> Step {
         clone::unshare(ns::MOUNT).at(Stage::NewNamespace)?;
         mount::mount(c"", c"/", c"", MS_REC_SLAVE, None).at(Stage::Propagation)?;
-        if !self.points.is_empty() {
-            let tree = self.attach()?;
-            for (index, point) in self.points.iter().enumerate() {
-                make_point(tree.as_fd(), point, index)?;
-            }
-            // criu must find the root without them.
-            mount::detach(&self.place).at(Stage::RootAttach)?;
+        if self.points.is_empty() {
+            return Ok(());
         }
-        self.attach().map(drop)
-    }
-}
-
-impl RootStage {
-    fn attach(&self) -> Step<OwnedFd> {
+        // Nested points lie on what is bound above them, so the copy is attached meanwhile.
         let tree = mount::clone_tree(CWD, &self.rootfs, true).at(Stage::RootTree)?;
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let place = rustix::fs::open(&self.place, flags, Mode::empty()).at(Stage::RootAttach)?;
         mount::attach(tree.as_fd(), place.as_fd()).at(Stage::RootAttach)?;
-        Ok(tree)
+        for (index, point) in self.points.iter().enumerate() {
+            make_point(tree.as_fd(), point, index)?;
+        }
+        mount::detach(&self.place).at(Stage::RootAttach)
     }
 }
 
