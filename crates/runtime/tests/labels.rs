@@ -5,57 +5,17 @@
 mod common;
 
 use carrack_testkit::runtime::Output;
-use carrack_testkit::{Bundle, Runtime, Skip, TempDir, require, skip, unique};
+use carrack_testkit::{AppArmorProfile, Bundle, Runtime, Skip, require, selinux};
 use serde_json::json;
 use std::fs;
-use std::path::PathBuf;
-use std::process::Command;
 
 const TRY_BOTH: &str = "for f in forbidden allowed; do echo x 2>/dev/null >/$f && echo wrote $f; done; \
      /other/busybox echo ran other; cat /proc/self/attr/current";
 const FREE: &str = "wrote forbidden\nwrote allowed\nran other\n";
 
-/// A profile of our own, loaded while the test runs.
-struct Profile {
-    name: String,
-    file: PathBuf,
-    _dir: TempDir,
-}
-
-impl Profile {
-    fn load() -> Result<Profile, Skip> {
-        skip::root()?;
-        let enabled = fs::read_to_string("/sys/module/apparmor/parameters/enabled");
-        if !enabled.is_ok_and(|text| text.starts_with('Y')) {
-            return Err(Skip::new("AppArmor is off here"));
-        }
-        let parser = skip::program("apparmor_parser")?;
-        let (name, dir) = (unique(), TempDir::new());
-        let file = dir.path().join("profile");
-        let rules = "file, capability, network, signal, ptrace, unix, mount, umount,\n\
-             deny /forbidden w,\n deny /other/busybox x,";
-        let flags = "flags=(attach_disconnected,mediate_deleted)";
-        fs::write(&file, format!("profile {name} {flags} {{\n {rules}\n}}\n")).unwrap();
-        let profile = Profile {
-            name,
-            file,
-            _dir: dir,
-        };
-        let output = Command::new(&parser)
-            .args(["--skip-cache", "--replace"])
-            .arg(&profile.file)
-            .output()
-            .unwrap();
-        assert!(output.status.success(), "{output:?}");
-        Ok(profile)
-    }
-}
-
-impl Drop for Profile {
-    fn drop(&mut self) {
-        let mut command = Command::new("apparmor_parser");
-        let _ = command.arg("--remove").arg(&self.file).output();
-    }
+/// A profile that forbids what [`TRY_BOTH`] tries.
+fn profile() -> Result<AppArmorProfile, Skip> {
+    AppArmorProfile::load("deny /forbidden w,\n deny /other/busybox x,")
 }
 
 /// A container with busybox at a second place, no link.
@@ -77,30 +37,30 @@ fn run(runtime: &Runtime, bundle: &Bundle) -> Output {
 
 #[test]
 fn an_apparmor_profile_forbids_a_write_and_a_program() {
-    let profile = require!(Profile::load());
+    let profile = require!(profile());
     let runtime = require!(common::runtime());
     let mut bundle = require!(bundle());
     bundle.shell(TRY_BOTH);
     run(&runtime, &bundle).ok().stdout_has(FREE);
-    bundle.set("/process/apparmorProfile", json!(profile.name));
+    bundle.set("/process/apparmorProfile", json!(profile.name()));
     let output = run(&runtime, &bundle).ok();
-    let wanted = format!("wrote allowed\n{} (enforce)\n", profile.name);
+    let wanted = format!("wrote allowed\n{} (enforce)\n", profile.name());
     assert_eq!(output.stdout, wanted, "{output}");
 }
 
 #[test]
 fn an_exec_has_the_profile_of_its_container_or_its_own() {
-    let profile = require!(Profile::load());
+    let profile = require!(profile());
     let runtime = require!(common::runtime());
     let mut bundle = require!(bundle());
     bundle.args(["sleep", "1000"]);
     let attempt = ["sh", "-c", TRY_BOTH];
-    let confined = format!("wrote allowed\n{} (enforce)\n", profile.name);
+    let confined = format!("wrote allowed\n{} (enforce)\n", profile.name());
     {
         let container = runtime.container(&bundle);
         container.run_detached().ok();
         container.exec(&attempt).ok().stdout_has(FREE);
-        let flags = ["--apparmor", &profile.name];
+        let flags = ["--apparmor", profile.name()];
         let output = container.call("exec", &flags, &attempt).ok();
         assert_eq!(output.stdout, confined, "{output}");
         let current = fs::read_to_string(format!("/proc/{}/attr/current", container.pid()));
@@ -108,7 +68,7 @@ fn an_exec_has_the_profile_of_its_container_or_its_own() {
         container.delete(true).ok();
         container.assert_nothing_left();
     }
-    bundle.set("/process/apparmorProfile", json!(profile.name));
+    bundle.set("/process/apparmorProfile", json!(profile.name()));
     let container = runtime.container(&bundle);
     container.run_detached().ok();
     let output = container.exec(&attempt).ok();
@@ -119,7 +79,7 @@ fn an_exec_has_the_profile_of_its_container_or_its_own() {
 
 #[test]
 fn a_profile_that_is_not_loaded_is_an_error() {
-    drop(require!(Profile::load()));
+    drop(require!(profile()));
     let runtime = require!(common::runtime());
     let mut bundle = require!(bundle());
     bundle.args(["sleep", "1000"]);
@@ -139,32 +99,8 @@ fn a_profile_that_is_not_loaded_is_an_error() {
     run(&runtime, &bundle).fails_with("not loaded");
 }
 
-/// The label of this process with another type, the policy of the test VM being in force.
-fn label(kind: &str) -> Result<String, Skip> {
-    skip::root()?;
-    let enforcing = fs::read_to_string("/sys/fs/selinux/enforce");
-    if enforcing.map_err(|_| Skip::new("SELinux is off here"))? != "1" {
-        return Err(Skip::new("SELinux is not enforcing here"));
-    }
-    let current = fs::read_to_string("/proc/self/attr/current").unwrap();
-    let mut parts: Vec<&str> = current
-        .trim_end_matches(['\0', '\n'])
-        .splitn(4, ':')
-        .collect();
-    parts[2] = kind;
-    let label = parts.join(":");
-    match fs::write("/sys/fs/selinux/context", &label) {
-        Ok(()) => Ok(label),
-        Err(_) => Err(Skip::new(format!("the policy does not know {label}"))),
-    }
-}
-
-fn file_label(kind: &str) -> String {
-    format!("system_u:object_r:{kind}:s0")
-}
-
 fn labelled() -> Result<(Runtime, Bundle, String), Skip> {
-    let label = label("ckt_t")?;
+    let label = selinux::label("ckt_t")?;
     let mut bundle = Bundle::busybox()?;
     bundle.set("/process/selinuxLabel", json!(label));
     Ok((common::runtime()?, bundle, label))
@@ -203,7 +139,7 @@ fn a_mount_label_allows_or_denies_what_is_mounted() {
         .push("/mounts", json!({"destination": "/over", "type": "overlay", "source": "overlay", "options": [layers]}))
         .shell("for d in data over; do echo x >/$d/file && echo wrote $d; done; grep -E ' /(data|over) ' /proc/mounts");
     for (kind, may) in [("ckt_file_t", true), ("ckt_denied_t", false)] {
-        let label = file_label(kind);
+        let label = selinux::file_label(kind);
         bundle.set("/linux/mountLabel", json!(label));
         let output = run(&runtime, &bundle);
         for dir in ["data", "over"] {
@@ -228,6 +164,9 @@ fn labels_that_the_policy_does_not_know_are_errors() {
     output.fails_with("selinuxLabel").fails_with("policy");
 
     bundle.set("/process/selinuxLabel", json!(label));
-    bundle.set("/linux/mountLabel", json!(file_label("ckt_unknown_t")));
+    bundle.set(
+        "/linux/mountLabel",
+        json!(selinux::file_label("ckt_unknown_t")),
+    );
     run(&runtime, &bundle).fails_with("ckt_unknown_t");
 }

@@ -7,6 +7,7 @@
 //! | [`bundle`] | a busybox root file system and a `config.json` to tweak |
 //! | [`runtime`] | runs of an OCI runtime with a private `--root`, a time limit and a leak check |
 //! | [`registry`] | Debian's docker-registry on the loopback |
+//! | [`apparmor`], [`selinux`] | a profile, a label |
 //! | [`user`] | an ordinary user with id ranges, for rootless tests |
 //! | [`pty`] | the receiving end of `--console-socket`, and a terminal to talk over |
 //! | [`leaks`] | what a container left behind |
@@ -30,17 +31,20 @@
 //! container.assert_nothing_left();
 //! ```
 
+pub mod apparmor;
 pub mod bundle;
 mod config;
 pub mod leaks;
 pub mod pty;
 pub mod registry;
 pub mod runtime;
+pub mod selinux;
 pub mod skip;
 pub mod temp;
 pub mod user;
 pub mod wait;
 
+pub use apparmor::AppArmorProfile;
 pub use bundle::Bundle;
 pub use pty::{ConsoleSocket, Terminal};
 pub use registry::DockerRegistry;

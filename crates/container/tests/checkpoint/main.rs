@@ -1,6 +1,7 @@
 //! Checkpoint and restore with the real criu. Where `criu check` fails, as it does when criu is older
 //! than the kernel, each test says so and is skipped.
 
+mod labels;
 mod options;
 mod world;
 

@@ -5,7 +5,7 @@ use carrack_container::{CgroupsMode, CheckpointOptions, Created, Error};
 use carrack_spec::ContainerId;
 use carrack_spec::runtime::Status;
 use carrack_testkit::bundle::copy_program;
-use carrack_testkit::{Skip, TempDir, leaks, require, skip, wait_for};
+use carrack_testkit::{Skip, TempDir, Terminal, leaks, require, skip, wait_for};
 use serde_json::json;
 use std::fs::File;
 use std::io::{Read, Write};
@@ -13,6 +13,7 @@ use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixDatagram;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -133,6 +134,15 @@ impl Network {
     fn path(&self) -> String {
         format!("/proc/{}/ns/net", self.0.id())
     }
+
+    /// Connects to [`PORT`], sends the words and closes.
+    fn says(&self, words: &str) {
+        let script = format!("printf {words} >/dev/tcp/127.0.0.1/{PORT}");
+        let status = Command::new("nsenter")
+            .args([&format!("--net={}", self.path()), "bash", "-c", &script])
+            .status();
+        assert!(status.unwrap().success());
+    }
 }
 
 impl Drop for Network {
@@ -186,6 +196,98 @@ fn established_connections_go_on() {
     let restored = told(world.runtime().restore(&world.id, options));
     world.wait_past(at + 1);
     stop(restored.container);
+    world.assert_nothing_left();
+}
+
+/// The port of the only listener in a network namespace of its own.
+const PORT: u16 = 7000;
+
+#[test]
+fn connections_that_nobody_accepted_are_left_out_when_asked() {
+    if std::env::var_os(INSIDE).is_some() {
+        let listener = TcpListener::bind(("127.0.0.1", PORT)).unwrap();
+        std::fs::write("/ready", "").unwrap();
+        wait_for("leave to accept", || {
+            Path::new("/go").exists().then_some(())
+        });
+        let (mut from, _) = listener.accept().unwrap();
+        let mut said = String::new();
+        from.read_to_string(&mut said).unwrap();
+        std::fs::write("/said.new", said).unwrap();
+        std::fs::rename("/said.new", "/said").unwrap();
+        std::thread::sleep(carrack_testkit::wait::PATIENCE * 10);
+        return;
+    }
+    let name = "connections_that_nobody_accepted_are_left_out_when_asked";
+    let mut world = require!(playing(name));
+    for program in ["iptables-restore", "ip", "bash", "nsenter"] {
+        require!(skip::program(program));
+    }
+    let network = Network::new();
+    world.bundle.without_namespace("network").push(
+        "/linux/namespaces",
+        json!({"type": "network", "path": network.path()}),
+    );
+    let created = world.run(null());
+    let root = world.bundle.rootfs();
+    wait_for("a listener", || root.join("ready").exists().then_some(()));
+    network.says("before");
+    let error = tell(&created.container.checkpoint(world.dump()).unwrap_err());
+    assert!(error.contains("In-flight connection"), "{error}");
+    let options = CheckpointOptions {
+        tcp_skip_in_flight: true,
+        ..world.dump()
+    };
+    match created.container.checkpoint(options) {
+        Err(error) if tell(&error).contains("Operation not supported") => {
+            stop(created.container);
+            carrack_testkit::skip!("criu does not know the sockets of this kernel");
+        }
+        dumped => told(dumped),
+    }
+    reap(&created);
+    stop(created.container);
+    let restored = world.restore(null());
+    network.says("after");
+    std::fs::write(root.join("go"), "").unwrap();
+    wait_for("what the accepted connection said", || {
+        (std::fs::read_to_string(root.join("said")).ok()? == "after").then_some(())
+    });
+    stop(restored.container);
+    world.assert_nothing_left();
+}
+
+#[test]
+fn a_terminal_of_the_outside_needs_leave() {
+    let mut world = require!(World::new());
+    world
+        .bundle
+        .shell("stty -echo; echo ready; while read line; do echo got $line; done");
+    let terminal = || {
+        let (terminal, slave) = Terminal::open();
+        let streams = [(); 3].map(|()| slave.try_clone().unwrap());
+        (terminal, streams)
+    };
+    let (mut first, streams) = terminal();
+    let created = world.run(streams);
+    first.expect("ready");
+    refused(&created, world.dump(), "/dev/pts");
+    let mut options = world.dump();
+    options.criu.shell_job = true;
+    store(created, options);
+
+    let (mut second, streams) = terminal();
+    let mut options = world.restore_options(streams);
+    options.criu.shell_job = true;
+    match world.runtime().restore(&world.id, options) {
+        Ok(restored) => {
+            second.type_text("two\n");
+            second.expect("got two");
+            stop(restored.container);
+        }
+        // criu 4.1 finds no mount for it when the container has a mount namespace of its own.
+        Err(error) => assert!(tell(&error).contains("mount"), "{}", tell(&error)),
+    }
     world.assert_nothing_left();
 }
 
