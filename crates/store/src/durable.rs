@@ -39,15 +39,7 @@ pub(crate) fn sync_directory(path: &Path) -> Result<(), StoreError> {
 
 /// Removes a file or a tree, without following links. What is gone already is no error.
 pub(crate) fn remove_path(path: &Path) -> std::io::Result<()> {
-    let gone = |e: std::io::Error| match e.kind() {
-        std::io::ErrorKind::NotFound => Ok(()),
-        _ => Err(e),
-    };
-    match path.symlink_metadata() {
-        Ok(m) if m.is_dir() => std::fs::remove_dir_all(path).or_else(gone),
-        Ok(_) => std::fs::remove_file(path).or_else(gone),
-        Err(e) => gone(e),
-    }
+    crate::remove::remove(path).map(|_| ())
 }
 
 /// syncfs(2) for several threads at once: who comes while one runs waits for the next, and one call

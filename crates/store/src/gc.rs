@@ -9,7 +9,6 @@ use crate::durable::remove_path;
 use crate::images::{ImageError, ImageRecord};
 use crate::lease::Lease;
 use crate::store::{Removing, Store, StoreError};
-use crate::usage::Measure;
 use carrack_spec::Digest;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -175,8 +174,8 @@ impl Trash {
     /// Removes everything and tells what was freed.
     pub(crate) fn empty(mut self) -> Result<Reclaimed, StoreError> {
         for place in &self.places {
-            self.reclaimed.bytes += Measure::default().tree(place);
-            remove_path(place).map_err(StoreError::io("remove", place))?;
+            let freed = crate::remove::remove(place);
+            self.reclaimed.bytes += freed.map_err(StoreError::io("remove", place))?;
         }
         Ok(self.reclaimed)
     }

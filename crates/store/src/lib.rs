@@ -61,6 +61,7 @@ mod load;
 mod overlay;
 mod pool;
 mod recipe;
+mod remove;
 mod save;
 mod snapshots;
 mod store;
