@@ -113,15 +113,12 @@ fn read_all<R: Read>(
     let (mut stream, form) = Decompressor::new(source).map_err(First::Read)?;
     loop {
         let mut buffer = empty.recv().map_err(|_| First::Stopped)?;
-        buffer.clear();
-        buffer.reserve_exact(BUFFER_BYTES);
-        let got = (&mut stream)
-            .take(BUFFER_BYTES as u64)
-            .read_to_end(&mut buffer)
-            .map_err(First::Read)?;
+        buffer.resize(BUFFER_BYTES, 0);
+        let got = fill(&mut stream, &mut buffer).map_err(First::Read)?;
         if got == 0 {
             break;
         }
+        buffer.truncate(got);
         full.send(Message::Bytes(buffer))
             .map_err(|_| First::Stopped)?;
         read(stream.compressed());
@@ -131,6 +128,20 @@ fn read_all<R: Read>(
     read(source.count());
     let bytes = source.count();
     Ok((form, (source.digest(), bytes)))
+}
+
+/// Reads until the buffer is full or the stream ends.
+fn fill(stream: &mut impl Read, buffer: &mut [u8]) -> std::io::Result<usize> {
+    let mut filled = 0;
+    while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+        match stream.read(rest) {
+            Ok(0) => break,
+            Ok(got) => filled += got,
+            Err(e) if e.kind() == ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(filled)
 }
 
 fn unpack_all(

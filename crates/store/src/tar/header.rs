@@ -15,8 +15,9 @@ pub(super) fn is_sealed(block: &[u8; BLOCK_BYTES]) -> bool {
     };
     let field = &block[148..156];
     let spaces = 8 * i64::from(b' ');
-    let sum = |bytes: &[u8]| bytes.iter().map(|&b| i64::from(b)).sum::<i64>();
-    if stated == sum(block) - sum(field) + spaces {
+    // Narrow numbers are added several at a time.
+    let sum = |bytes: &[u8]| bytes.iter().map(|&b| u32::from(b)).sum::<u32>();
+    if stated == i64::from(sum(block) - sum(field)) + spaces {
         return true;
     }
     let signed = |bytes: &[u8]| bytes.iter().map(|&b| i64::from(b as i8)).sum::<i64>();
