@@ -144,13 +144,13 @@ impl Store {
         })?;
         let (digest, size) = passed.blob;
         let blob = Descriptor::new(passed.form.media_type(), digest, size);
-        source.check(&blob, &passed.unpacked.diff.0)?;
-        let diff_id = passed.unpacked.diff.0;
+        source.check(&blob, &passed.diff.0)?;
+        let diff_id = passed.diff.0;
         let info = LayerInfo::new(
             self.driver().name(),
             passed.unpacked.entries,
             passed.unpacked.bytes,
-            passed.unpacked.diff.1,
+            passed.diff.1,
         );
         info.write(at)?;
         crate::layers::write_forms(at, std::slice::from_ref(&blob))?;

@@ -6,6 +6,8 @@
 //!              (blob)                 ◄═══ empty            └──────► recipe
 //! ```
 //!
+//! A stream without compression is digested once, by the first half: both digests are the same.
+//!
 //! A few buffers go round, so memory is the same whatever the layer's size, and either half waits for
 //! the other. The second half has a umask of its own (zero), so that files are made with their modes.
 
@@ -32,14 +34,16 @@ pub(super) struct Passed {
     pub(super) form: Form,
     /// Digest and size of the bytes as they came.
     pub(super) blob: (Digest, u64),
+    /// Digest and size of the uncompressed stream.
+    pub(super) diff: (Digest, u64),
     pub(super) unpacked: Unpacked,
 }
 
 /// What the second half saw.
 #[derive(Debug)]
 pub(super) struct Unpacked {
-    /// Digest and size of the uncompressed stream.
-    pub(super) diff: (Digest, u64),
+    /// Digest and size of the uncompressed stream, unless the first half has them.
+    diff: Option<(Digest, u64)>,
     pub(super) entries: u64,
     /// Bytes of file content.
     pub(super) bytes: u64,
@@ -56,6 +60,8 @@ pub(super) enum Failure {
 
 /// One buffer, or the end of the stream. A channel that closes without it means that the other half failed.
 enum Message {
+    /// Comes first, when the first half digests the same bytes.
+    Plain,
     Bytes(Vec<u8>),
     End,
 }
@@ -85,8 +91,9 @@ pub(super) fn run<R: Read>(
             Err(panic) => std::panic::resume_unwind(panic),
         };
         match (first, unpacked) {
-            (Ok((form, blob)), Ok(unpacked)) => Ok(Passed {
+            (Ok((form, blob)), Ok(mut unpacked)) => Ok(Passed {
                 form,
+                diff: unpacked.diff.take().unwrap_or_else(|| blob.clone()),
                 blob,
                 unpacked,
             }),
@@ -111,6 +118,9 @@ fn read_all<R: Read>(
     read: &dyn Fn(u64),
 ) -> Result<(Form, (Digest, u64)), First> {
     let (mut stream, form) = Decompressor::new(source).map_err(First::Read)?;
+    if form == Form::Plain {
+        full.send(Message::Plain).map_err(|_| First::Stopped)?;
+    }
     loop {
         let mut buffer = empty.recv().map_err(|_| First::Stopped)?;
         buffer.resize(BUFFER_BYTES, 0);
@@ -188,7 +198,7 @@ struct Buffers {
     current: Vec<u8>,
     at: usize,
     ended: bool,
-    hash: Sha256,
+    hash: Option<Sha256>,
     bytes: u64,
 }
 
@@ -200,13 +210,14 @@ impl Buffers {
             current: Vec::new(),
             at: 0,
             ended: false,
-            hash: Sha256::new(),
+            hash: Some(Sha256::new()),
             bytes: 0,
         }
     }
 
-    fn finish(self) -> (Digest, u64) {
-        (Digest::from_sha256(self.hash.finalize().into()), self.bytes)
+    fn finish(self) -> Option<(Digest, u64)> {
+        let digest = Digest::from_sha256(self.hash?.finalize().into());
+        Some((digest, self.bytes))
     }
 }
 
@@ -214,8 +225,11 @@ impl BufRead for Buffers {
     fn fill_buf(&mut self) -> std::io::Result<&[u8]> {
         while self.at >= self.current.len() && !self.ended {
             match self.full.recv() {
+                Ok(Message::Plain) => self.hash = None,
                 Ok(Message::Bytes(bytes)) => {
-                    self.hash.update(&bytes);
+                    if let Some(hash) = &mut self.hash {
+                        hash.update(&bytes);
+                    }
                     self.bytes += bytes.len() as u64;
                     let used = std::mem::replace(&mut self.current, bytes);
                     self.at = 0;
