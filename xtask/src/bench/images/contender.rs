@@ -87,7 +87,8 @@ impl Bench {
         Sample::read(&result)
     }
 
-    fn command(&self, contender: Contender, at: &Path, args: &[&str]) -> Command {
+    /// How a command of a contender with a store below `at` is typed.
+    pub fn command(&self, contender: Contender, at: &Path, args: &[&str]) -> Command {
         let (program, runroot) = match contender {
             Contender::Podman => (Path::new(PODMAN), "--runroot"),
             _ => (self.carrack.as_path(), "--runroot"),

@@ -6,7 +6,7 @@
 //! | `images` with 1,000 of them | – |
 //! | `image rm`, `image prune` | `rm -r` of the same files |
 //! | `mount`, and `mount first` that makes what later ones use | – |
-//! | `save`, `load`, on the machine's disk | `dd` of the same bytes, flushed |
+//! | `save`, `load`, on the machine's disk, flushed | `dd` of the same bytes, flushed |
 
 use std::path::Path;
 use std::process::Command;
@@ -126,8 +126,11 @@ fn archives(bench: &Bench, disk: &Path, table: &mut Table) -> Result<()> {
         bench.pull(driver, at, SAVED)?;
         let archive = at.join("archive").display().to_string();
         let name = bench.name(SAVED);
-        let sample = bench.cost(driver, at, &["save", "-o", &archive, &name])?;
-        table.add("save", driver.name(), sample);
+        let mut command = Command::new("sh");
+        command.args(["-c", "\"$@\" && sync -f \"$0\"", &archive]);
+        let save = bench.command(driver, at, &["save", "-o", &archive, &name]);
+        command.arg(save.get_program()).args(save.get_args());
+        table.add("save", driver.name(), bench.measure(&command)?);
         let mut command = Command::new("dd");
         command.args(["bs=1M", "conv=fsync", "status=none"]);
         command.arg(format!("if={archive}"));
