@@ -236,6 +236,14 @@ pub enum Error {
     /// A document of a kind that is not known.
     #[error("{0} is no image: its type is {1:?}")]
     MediaType(String, String),
+    /// The tag for referrers leads to something else.
+    #[error("{tag} should list referrers, but is of type {media_type:?}; it is left as it is")]
+    NoReferrers {
+        /// The repository and the tag.
+        tag: String,
+        /// What is there.
+        media_type: String,
+    },
     /// A document that claims to be two things at once.
     #[error("the document {0} is ambiguous: it has the properties of an index and of a manifest")]
     Ambiguous(Box<Digest>),
@@ -320,7 +328,9 @@ impl Error {
             Self::Unauthorized { .. } | Self::Challenge { .. } => ErrorKind::Unauthorized,
             Self::Token { source, .. } | Self::Mirrors { last: source, .. } => source.kind(),
             Self::Schema1(_) | Self::NoPlatform { .. } => ErrorKind::Unsupported,
-            Self::Source(_) | Self::Name(_) | Self::MediaType(..) => ErrorKind::Other,
+            Self::Source(_) | Self::Name(_) | Self::MediaType(..) | Self::NoReferrers { .. } => {
+                ErrorKind::Other
+            }
             Self::Url { .. }
             | Self::Redirect { .. }
             | Self::Digest { .. }

@@ -5,15 +5,18 @@
 //! | [`edges`] | which crate may use which, and what must not be in the trees of the lean ones |
 //! | [`sources`] | what may stand in a file: heads, size, `unsafe`, unfinished code, paths of one machine |
 //! | [`packages`] | licence, lints and a runnable example of each crate |
+//! | [`proofs`] | tests that the documentation names are there |
 //!
 //! Every rule is a pure function from text to findings and is tested by itself; this
 //! module does the reading. A finding names the file, the line and what to do.
 
 mod edges;
 mod packages;
+mod proofs;
 mod scan;
 mod sources;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -27,11 +30,21 @@ const SKIPPED_DIRS: [&str; 5] = ["target", ".git", ".bench", "corpus", "artifact
 pub fn run(root: &Path) -> Result<bool> {
     let mut findings = Vec::new();
     let files = files(root)?;
+    let mut functions = BTreeSet::new();
+    let mut documents = Vec::new();
     for path in &files {
         let Ok(text) = fs::read_to_string(root.join(path)) else {
             continue;
         };
         findings.extend(sources::check(path, &text, root));
+        match path.extension().and_then(|end| end.to_str()) {
+            Some("rs") => functions.extend(proofs::functions(&text).map(str::to_owned)),
+            Some("md") => documents.push((path, text)),
+            _ => {}
+        }
+    }
+    for (path, text) in documents {
+        findings.extend(proofs::check(path, &text, &functions));
     }
     let metadata = metadata(root)?;
     findings.extend(edges::check(&metadata)?);

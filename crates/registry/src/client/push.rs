@@ -120,12 +120,26 @@ impl Repository {
         Ok((document.digest().clone(), lists))
     }
 
-    /// Deletes a manifest by its digest, or only a tag where the registry can do that.
+    /// Deletes a manifest by its digest, or only a tag where the registry can do that. One with a subject
+    /// is taken out of the fallback list of its referrers.
     ///
     /// # Errors
     /// [`Error`] of the registry; status 405 means that it does not delete.
     pub fn delete_manifest(&self, which: Which<'_>) -> Result<(), Error> {
-        self.delete(&format!("manifests/{which}"))
+        let path = format!("manifests/{which}");
+        let Which::Digest(digest) = which else {
+            return self.delete(&path);
+        };
+        // What it was about is known as long as it is there only.
+        let subject = match self.fetch(&self.deleter(), which, u32::MAX) {
+            Ok(document) => subject(&document)?,
+            Err(_) => None,
+        };
+        self.delete(&path)?;
+        match subject {
+            Some(subject) => self.remove_referrer(&subject.digest, digest),
+            None => Ok(()),
+        }
     }
 
     /// Deletes a blob.

@@ -1,7 +1,7 @@
 //! Referrers: signatures, bills of materials and the like that point to a manifest.
 //!
 //! Where the registry has no list of its own, an index under the tag `ALGORITHM-HEX`
-//! of the subject is it; whoever pushes a referrer keeps that index up to date. Two who
+//! of the subject is it; whoever pushes or deletes a referrer keeps that index up to date. Two who
 //! do so at the same moment can lose an entry: the specification has no lock for it.
 
 use carrack_spec::Digest;
@@ -13,6 +13,8 @@ use crate::url::escape;
 
 /// Most pages of referrers that are read.
 const REFERRER_PAGES_MAX: usize = 100;
+/// Most digits of a digest that are in a fallback tag.
+const TAG_DIGITS_MAX: usize = 64;
 
 impl Repository {
     /// What refers to a manifest, of one artifact type or of all.
@@ -28,7 +30,10 @@ impl Repository {
             let to = self.puller(endpoint);
             let mut found = match self.listed_referrers(&to, subject, artifact_type)? {
                 Some(found) => found,
-                None => self.tagged_referrers(&to, subject)?.manifests,
+                None => match self.tagged_referrers(&to, subject)? {
+                    Ok(index) => index.manifests,
+                    Err(_) => Vec::new(),
+                },
             };
             // A registry need not filter; its header field says whether it did.
             if let Some(wanted) = artifact_type {
@@ -76,14 +81,53 @@ impl Repository {
         Ok(found)
     }
 
-    /// The index under the fallback tag; empty when there is none.
-    fn tagged_referrers(&self, to: &To<'_>, subject: &Digest) -> Result<Index, Error> {
+    /// The index under the fallback tag; empty when there is none. `Err` within is something else that
+    /// stands there.
+    fn tagged_referrers(
+        &self,
+        to: &To<'_>,
+        subject: &Digest,
+    ) -> Result<Result<Index, Document>, Error> {
         let tag = fallback_tag(subject);
         match self.fetch(to, Which::Tag(&tag), u32::MAX) {
-            Ok(document) if document.kind() == DocumentKind::Index => document.index(),
-            Ok(_) => Ok(Index::new(Vec::new())),
-            Err(error) if error.is_not_found() => Ok(Index::new(Vec::new())),
+            Ok(document) if document.kind() == DocumentKind::Index => document.index().map(Ok),
+            Ok(document) => Ok(Err(document)),
+            Err(error) if error.is_not_found() => Ok(Ok(Index::new(Vec::new()))),
             Err(error) => Err(error),
+        }
+    }
+
+    /// The same for one who will write it: what is no index is not overwritten.
+    fn own_referrers(&self, subject: &Digest) -> Result<Index, Error> {
+        let found = self.tagged_referrers(&self.pusher(), subject)?;
+        found.map_err(|document| Error::NoReferrers {
+            tag: format!("{}:{}", self.text(), fallback_tag(subject)),
+            media_type: document.media_type().to_owned(),
+        })
+    }
+
+    fn put_referrers(&self, subject: &Digest, index: &Index) -> Result<(), Error> {
+        let bytes = serde_json::to_vec(index).map_err(|e| Error::Source(e.into()))?;
+        let document = Document::new(media_type::INDEX, bytes)?;
+        self.put(Which::Tag(&fallback_tag(subject)), &document)?;
+        Ok(())
+    }
+
+    /// Takes a manifest that was deleted out of the fallback index of its subject, where the registry has
+    /// no list of its own.
+    pub(super) fn remove_referrer(&self, subject: &Digest, referrer: &Digest) -> Result<(), Error> {
+        if self
+            .listed_referrers(&self.pusher(), subject, None)?
+            .is_some()
+        {
+            return Ok(());
+        }
+        let mut index = self.own_referrers(subject)?;
+        let before = index.manifests.len();
+        index.manifests.retain(|m| m.digest != *referrer);
+        match index.manifests.len() == before {
+            true => Ok(()),
+            false => self.put_referrers(subject, &index),
         }
     }
 
@@ -109,7 +153,7 @@ impl Repository {
                 descriptor.annotations = index.annotations;
             }
         }
-        let mut index = self.tagged_referrers(&self.pusher(), &subject.digest)?;
+        let mut index = self.own_referrers(&subject.digest)?;
         if index
             .manifests
             .iter()
@@ -118,16 +162,12 @@ impl Repository {
             return Ok(());
         }
         index.manifests.push(descriptor);
-        let bytes = serde_json::to_vec(&index).map_err(|e| Error::Source(e.into()))?;
-        let document = Document::new(media_type::INDEX, bytes)?;
-        let tag = fallback_tag(&subject.digest);
-        self.put(Which::Tag(&tag), &document)?;
-        Ok(())
+        self.put_referrers(&subject.digest, &index)
     }
 }
 
 /// The tag under which referrers are listed where the registry does not.
 fn fallback_tag(subject: &Digest) -> String {
-    let tag = format!("{}-{}", subject.algorithm().name(), subject.hex());
-    tag.chars().take(carrack_spec::TAG_BYTES_MAX).collect()
+    let digits: String = subject.hex().chars().take(TAG_DIGITS_MAX).collect();
+    format!("{}-{digits}", subject.algorithm().name())
 }

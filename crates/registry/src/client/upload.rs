@@ -15,12 +15,13 @@
 //!
 //! After a break the registry says how much it has, and the upload goes on there; when
 //! it does not know the upload any more, a new one begins. Tries without progress are
-//! limited by the retry policy.
+//! limited by the retry policy. An upload that fails for another reason than the way to the registry is
+//! given up there (`DELETE Location`).
 
 use std::io::Read;
 
-use carrack_spec::Digest;
 use carrack_spec::image::Descriptor;
+use carrack_spec::{Algorithm, Digest};
 use sha2::{Digest as _, Sha256};
 
 use super::push::Pushed;
@@ -48,6 +49,7 @@ pub struct UploadOptions {
 }
 
 /// An upload that the registry knows.
+#[derive(Clone)]
 struct Session {
     location: Url,
     /// How many bytes the registry has.
@@ -91,6 +93,9 @@ impl Repository {
                     let after = session.as_ref().map_or(0, |session| session.have);
                     failures = if after > before { 1 } else { failures + 1 };
                     if failures >= policy.attempts_max || !may_continue(&error) {
+                        if let Some(session) = &session {
+                            self.abandon(session, &error);
+                        }
                         return Err(error);
                     }
                     log::debug!("{error}; going on with the upload");
@@ -140,6 +145,13 @@ impl Repository {
         }
     }
 
+    /// Gives an upload up after an error, unless the registry cannot be reached anyway.
+    fn abandon(&self, session: &Session, error: &Error) {
+        if !error.is_transient() {
+            self.give_up(session);
+        }
+    }
+
     /// Pushes a stream whose digest is not known before its end. At most a part of it
     /// is in memory at a time.
     ///
@@ -150,7 +162,21 @@ impl Repository {
         media_type: &str,
         stream: &mut dyn Read,
     ) -> Result<Descriptor, Error> {
-        let mut session = self.begin()?;
+        let mut session = self.begin(Algorithm::Sha256)?;
+        let sent = self.send_stream(&mut session, stream);
+        let (digest, size) = sent.inspect_err(|error| self.abandon(&session, error))?;
+        match self.close(&session.location, &digest, Source::None, u32::MAX) {
+            Err(error) if !matches!(self.has_blob(&digest), Ok(true)) => Err(error),
+            _ => Ok(Descriptor::new(media_type, digest, size)),
+        }
+    }
+
+    /// Sends a stream in parts; what it was.
+    fn send_stream(
+        &self,
+        session: &mut Session,
+        stream: &mut dyn Read,
+    ) -> Result<(Digest, u64), Error> {
         let part_bytes = usize::try_from(session.part_min.max(PART_BYTES as u64));
         let mut part = vec![0; part_bytes.unwrap_or(PART_BYTES)];
         let mut hash = Sha256::new();
@@ -160,29 +186,25 @@ impl Repository {
             let bytes = part.get(..count).unwrap_or_default();
             hash.update(bytes);
             if count > 0 {
-                session = self.send_part(session, bytes, size)?;
+                self.send_part(session, bytes, size)?;
             }
             size += count as u64;
             if count < part.len() {
                 break;
             }
         }
-        let digest = Digest::from_sha256(hash.finalize().into());
-        match self.close(&session.location, &digest, Source::None, u32::MAX) {
-            Err(error) if !matches!(self.has_blob(&digest), Ok(true)) => Err(error),
-            _ => Ok(Descriptor::new(media_type, digest, size)),
-        }
+        Ok((Digest::from_sha256(hash.finalize().into()), size))
     }
 
     /// Sends a part of a stream that begins at `start`, as often as needed.
-    fn send_part(&self, mut session: Session, part: &[u8], start: u64) -> Result<Session, Error> {
+    fn send_part(&self, session: &mut Session, part: &[u8], start: u64) -> Result<(), Error> {
         let policy = &self.inner().wire.retry;
         let end = start + part.len() as u64;
         let mut failures = 0;
         while session.have < end {
             let before = session.have;
             let from = before.saturating_sub(start);
-            match self.patch(&mut session, &part, from, end - before) {
+            match self.patch(session, &part, from, end - before) {
                 Ok(()) => {}
                 Err(error) => {
                     failures = if session.have > before {
@@ -195,14 +217,14 @@ impl Repository {
                     }
                     std::thread::sleep(policy.delay(failures));
                     // Bytes before this part are gone for us: the upload must be known.
-                    session = self
-                        .status(session)
+                    *session = self
+                        .status(session.clone())
                         .filter(|session| session.have >= start)
                         .ok_or(error)?;
                 }
             }
         }
-        Ok(session)
+        Ok(())
     }
 
     /// One go at an upload: from where the registry is to the end.
@@ -215,7 +237,7 @@ impl Repository {
     ) -> Result<(), Error> {
         let session = match slot {
             Some(session) => session,
-            None => slot.insert(self.begin()?),
+            None => slot.insert(self.begin(digest.algorithm())?),
         };
         let size = content.size();
         // Once a part was sent, the rest goes in parts too: not every registry takes a
@@ -276,11 +298,14 @@ impl Repository {
         Ok(())
     }
 
-    /// Begins an upload.
-    fn begin(&self) -> Result<Session, Error> {
+    /// Begins an upload of a blob with a digest of this kind.
+    fn begin(&self, algorithm: Algorithm) -> Result<Session, Error> {
         let to = self.pusher();
-        let path = At::Path("blobs/uploads/");
-        let answer = self.inner().ask(&to, path, &Ask::new("POST"))?;
+        let path = match algorithm {
+            Algorithm::Sha256 => "blobs/uploads/".to_owned(),
+            other => format!("blobs/uploads/?digest-algorithm={}", other.name()),
+        };
+        let answer = self.inner().ask(&to, At::Path(&path), &Ask::new("POST"))?;
         let answer = answer.expect(&[202])?;
         let session = Session::new(&answer)?;
         answer.drain();
