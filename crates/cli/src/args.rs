@@ -45,7 +45,7 @@ pub struct Global {
     #[arg(long, global = true, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// What to tell on standard error: off, error, warn, info, debug or trace [default: warn]
-    #[arg(long, global = true, value_name = "LEVEL")]
+    #[arg(long, global = true, value_name = "LEVEL", value_parser = crate::logging::parse_level)]
     pub log_level: Option<log::LevelFilter>,
 }
 
@@ -266,6 +266,9 @@ mod tests {
     fn unknown_flags_name_the_nearest_one() {
         let error = Cli::try_parse_from(["carrack", "run", "--hostnme", "x", "app"]).unwrap_err();
         assert!(error.to_string().contains("--hostname"), "{error}");
+        let error = Cli::try_parse_from(["carrack", "--log-level", "loud", "ps"]).unwrap_err();
+        let levels = "there are off, error, warn, info, debug, trace";
+        assert!(error.to_string().contains(levels), "{error}");
         let error = Cli::try_parse_from(["carrack", "imges"]).unwrap_err();
         assert!(error.to_string().contains("images"), "{error}");
         let error = Cli::try_parse_from(["carrack", "run", "-v", "data:/x", "app"]).unwrap_err();

@@ -43,9 +43,9 @@ pub fn settle(flags: &Global) -> anyhow::Result<(EngineOptions, LevelFilter)> {
     };
     let level = match (flags.log_level, &file.log_level) {
         (Some(level), _) => level,
-        (None, Some(text)) => text
-            .parse()
-            .with_context(|| format!("bad log_level {text:?} in the configuration file"))?,
+        (None, Some(text)) => crate::logging::parse_level(text).map_err(|all| {
+            anyhow::anyhow!("bad log_level {text:?} in the configuration file: {all}")
+        })?,
         (None, None) => LevelFilter::Warn,
     };
     let driver = file.storage_driver.as_deref().map(str::parse).transpose();

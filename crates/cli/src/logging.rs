@@ -28,6 +28,19 @@ impl Log for Stderr {
     fn flush(&self) {}
 }
 
+/// A level by its name.
+///
+/// # Errors
+/// Names those that there are.
+pub fn parse_level(name: &str) -> Result<LevelFilter, String> {
+    name.parse().map_err(|_| {
+        let all: Vec<String> = LevelFilter::iter()
+            .map(|level| level.as_str().to_ascii_lowercase())
+            .collect();
+        format!("there are {}", all.join(", "))
+    })
+}
+
 /// Sends records up to `level` to standard error.
 pub fn start(level: LevelFilter) {
     // Only a second call fails, and there is none.

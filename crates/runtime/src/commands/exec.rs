@@ -188,7 +188,9 @@ fn changed(mut process: Process, args: Vec<String>, matches: &Matches) -> Result
     if matches.given(&NO_NEW_PRIVS) {
         process.no_new_privileges = matches.on(&NO_NEW_PRIVS);
     }
-    process.env.extend(matches.list(&ENV)?);
+    for variable in matches.list(&ENV)? {
+        process.env.push(assignment(variable)?);
+    }
     if let Some(user) = matches.utf8(&USER)? {
         let (uid, gid) = user
             .split_once(':')
@@ -206,6 +208,18 @@ fn changed(mut process: Process, args: Vec<String>, matches: &Matches) -> Result
     }
     add_capabilities(&mut process, matches.list(&CAP)?);
     Ok(process)
+}
+
+/// A variable as it is given to the process. One without a value is not taken from our own environment:
+/// that is the engine's.
+fn assignment(variable: String) -> Result<String, Failure> {
+    match variable.split_once('=') {
+        Some((name, _)) if !name.is_empty() => Ok(variable),
+        _ => Err(Failure::Value {
+            what: "bad --env",
+            reason: format!("{variable:?} is not of the form NAME=VALUE"),
+        }),
+    }
 }
 
 fn id(what: &'static str, text: &str) -> Result<u32, Failure> {
@@ -267,6 +281,19 @@ mod tests {
         assert_eq!(sets.bounding, ["CAP_KILL", "CAP_CHOWN"]);
         assert_eq!(sets.effective, ["CAP_CHOWN"]);
         assert!(sets.ambient.is_empty() && sets.inheritable.is_empty());
+    }
+
+    #[test]
+    fn a_variable_without_a_value_names_the_flag() {
+        for bad in ["FOO", "=x"] {
+            let error = exec_of(&format!("-e {bad} id ls")).unwrap_err().to_string();
+            assert!(
+                error.contains("--env") && error.contains("NAME=VALUE"),
+                "{error}"
+            );
+        }
+        let process = exec_of("-e EMPTY= id ls").unwrap();
+        assert_eq!(process.env, ["A=1", "EMPTY="]);
     }
 
     #[test]
