@@ -38,13 +38,14 @@ mod systemd;
 mod v1;
 mod v2;
 
+pub use carrack_spec::parse_size;
 pub use devices::DEVICE_PROGRAM_NAME;
 pub use error::{Error, Result};
 pub use events::{OomEvent, OomWatch, PressureWatch, Resource, Threshold};
 pub use group::{Driver, Entry, Group, Request};
 pub use layout::{CGROUP_ROOT, Hierarchy, Layout, Mode, Version};
 pub use life::{FREEZE_TIMEOUT_MS, KILL_TIMEOUT_MS, REMOVE_TIMEOUT_MS};
-pub use limits::{Device, Limits, Size, parse_size};
+pub use limits::{Device, Limits, Size};
 pub use mounts::{ContainerMounts, HierarchyMount, Link};
 pub use path::{COMPONENT_BYTES_MAX, PATH_BYTES_MAX};
 pub use stats::Stats;

@@ -14,6 +14,7 @@
 
 use crate::error::{Error, Result};
 use crate::group::Group;
+use carrack_spec::parse_size;
 use carrack_spec::runtime::{
     BlockIo, Cpu, HugepageLimit, Memory, Pids, Resources, ThrottleDevice, WeightDevice,
 };
@@ -68,30 +69,6 @@ impl Size for String {
     fn text(&self) -> String {
         self.clone()
     }
-}
-
-/// Parses a size; see [`Size`].
-pub fn parse_size(text: &str) -> Option<u64> {
-    let text = text.trim();
-    let split = text
-        .find(|c: char| !c.is_ascii_digit() && c != '.')
-        .unwrap_or(text.len());
-    let (number, unit) = text.split_at_checked(split)?;
-    let shift = match unit.trim().to_ascii_lowercase().as_str() {
-        "" | "b" => 0,
-        "k" | "kb" | "kib" => 10,
-        "m" | "mb" | "mib" => 20,
-        "g" | "gb" | "gib" => 30,
-        "t" | "tb" | "tib" => 40,
-        "p" | "pb" | "pib" => 50,
-        _ => return None,
-    };
-    let factor = 1u64 << shift;
-    if let Ok(whole) = number.parse::<u64>() {
-        return whole.checked_mul(factor);
-    }
-    let value = number.parse::<f64>().ok()? * factor as f64;
-    (value.is_finite() && (0.0..9e18).contains(&value)).then_some(value as u64)
 }
 
 /// A block device by number.
@@ -415,27 +392,6 @@ impl Group {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn sizes_are_read_as_container_tools_read_them() {
-        for (text, bytes) in [
-            ("0", Some(0)),
-            ("1000", Some(1000)),
-            ("64k", Some(65_536)),
-            ("512MiB", Some(512 << 20)),
-            ("1.5 GB", Some(3 << 29)),
-            ("2T", Some(2 << 40)),
-            ("", None),
-            ("MiB", None),
-            ("-1", None),
-            ("1.2.3K", None),
-            ("1X", None),
-            ("99999999999999999999", None),
-            ("9999999P", None),
-        ] {
-            assert_eq!(parse_size(text), bytes, "{text:?}");
-        }
-    }
 
     #[test]
     fn the_builder_speaks_the_specification() {

@@ -291,7 +291,7 @@ pub struct ImportFlags {
     #[arg(short, long, value_name = "TEXT")]
     pub message: Option<String>,
     /// Machine that the image is for [default: this one]
-    #[arg(long, value_name = "OS/ARCH[/VARIANT]", value_parser = crate::registry_args::parse_platform)]
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
     pub platform: Option<carrack_spec::image::Platform>,
     /// Print the id only
     #[arg(short, long)]

@@ -6,6 +6,17 @@ use carrack_spec::image::Platform;
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
 
+/// Flags of every connection to a registry.
+#[derive(Debug, Clone, Default, Args)]
+pub struct TlsFlags {
+    /// Directory with ca.crt, client.cert and client.key for the registry
+    #[arg(long, value_name = "DIR")]
+    pub cert_dir: Option<PathBuf>,
+    /// Check certificates; false also accepts registries without TLS
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub tls_verify: Option<bool>,
+}
+
 /// Flags of every verb that speaks to a registry.
 #[derive(Debug, Clone, Default, Args)]
 pub struct AccessFlags {
@@ -15,12 +26,8 @@ pub struct AccessFlags {
     /// File of credentials [default: $REGISTRY_AUTH_FILE, podman's and docker's]
     #[arg(long, value_name = "FILE")]
     pub authfile: Option<PathBuf>,
-    /// Directory with ca.crt, client.cert and client.key for the registry
-    #[arg(long, value_name = "DIR")]
-    pub cert_dir: Option<PathBuf>,
-    /// Check certificates; false also accepts registries without TLS
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    pub tls_verify: Option<bool>,
+    #[command(flatten)]
+    pub tls: TlsFlags,
     /// Configuration of registries [default: /etc/containers/registries.conf and its drop-ins]
     #[arg(long, value_name = "FILE")]
     pub registries_conf: Option<PathBuf>,
@@ -32,8 +39,10 @@ impl AccessFlags {
         Self {
             creds: others.creds.or_else(|| self.creds.clone()),
             authfile: others.authfile.or_else(|| self.authfile.clone()),
-            cert_dir: others.cert_dir.or_else(|| self.cert_dir.clone()),
-            tls_verify: others.tls_verify.or(self.tls_verify),
+            tls: TlsFlags {
+                cert_dir: others.tls.cert_dir.or_else(|| self.tls.cert_dir.clone()),
+                tls_verify: others.tls.tls_verify.or(self.tls.tls_verify),
+            },
             registries_conf: self.registries_conf.clone(),
         }
     }
@@ -53,8 +62,8 @@ impl AccessFlags {
         Ok(AccessOptions {
             credential,
             authfile: self.authfile.clone(),
-            tls_verify: self.tls_verify,
-            cert_dir: self.cert_dir.clone(),
+            tls_verify: self.tls.tls_verify,
+            cert_dir: self.tls.cert_dir.clone(),
             registries_conf: self.registries_conf.clone(),
             mirrors_get_credentials: false,
         })
@@ -83,7 +92,7 @@ pub struct PullFlags {
     #[command(flatten)]
     pub access: AccessFlags,
     /// Machine that the images are for, for example linux/arm64 [default: this one]
-    #[arg(long, value_name = "OS/ARCH[/VARIANT]", value_parser = parse_platform)]
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
     pub platform: Option<Platform>,
     /// Pull every tag of the repository
     #[arg(short, long)]
@@ -153,7 +162,7 @@ pub struct CopyFlags {
     #[arg(long, value_enum, value_name = "WHAT", conflicts_with = "platform")]
     pub multi_arch: Option<MultiArch>,
     /// Copy the image for that machine, for example linux/arm64 [default: this one]
-    #[arg(long, value_name = "OS/ARCH[/VARIANT]", value_parser = parse_platform)]
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
     pub platform: Option<Platform>,
     /// Fail rather than change a digest; digests are never changed, so this says nothing new
     #[arg(long)]
@@ -228,8 +237,10 @@ impl CopyFlags {
         let overlay = AccessFlags {
             creds: own.src_creds.clone(),
             authfile: own.src_authfile.clone(),
-            cert_dir: own.src_cert_dir.clone(),
-            tls_verify: own.src_tls_verify,
+            tls: TlsFlags {
+                cert_dir: own.src_cert_dir.clone(),
+                tls_verify: own.src_tls_verify,
+            },
             registries_conf: None,
         };
         self.access.or(overlay).options()
@@ -244,8 +255,10 @@ impl CopyFlags {
         let overlay = AccessFlags {
             creds: own.dest_creds.clone(),
             authfile: own.dest_authfile.clone(),
-            cert_dir: own.dest_cert_dir.clone(),
-            tls_verify: own.dest_tls_verify,
+            tls: TlsFlags {
+                cert_dir: own.dest_cert_dir.clone(),
+                tls_verify: own.dest_tls_verify,
+            },
             registries_conf: None,
         };
         self.access.or(overlay).options()
@@ -335,12 +348,8 @@ pub struct LoginFlags {
     /// File to keep the credential in [default: $REGISTRY_AUTH_FILE, ~/.docker/config.json]
     #[arg(long, value_name = "FILE")]
     pub authfile: Option<PathBuf>,
-    /// Directory with ca.crt, client.cert and client.key for the registry
-    #[arg(long, value_name = "DIR")]
-    pub cert_dir: Option<PathBuf>,
-    /// Check certificates; false also accepts registries without TLS
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    pub tls_verify: Option<bool>,
+    #[command(flatten)]
+    pub tls: TlsFlags,
     /// Print who is logged in, and do nothing else
     #[arg(long, conflicts_with_all = ["username", "password", "password_stdin"])]
     pub get_login: bool,
@@ -361,45 +370,4 @@ pub struct LogoutFlags {
     /// Registry, or a part of its names: HOST/TEAM
     #[arg(default_value = "docker.io")]
     pub registry: String,
-}
-
-/// `OS/ARCH[/VARIANT]`, or `ARCH` alone.
-pub fn parse_platform(text: &str) -> Result<Platform, String> {
-    let parts: Vec<&str> = text.split('/').collect();
-    let (os, architecture, variant) = match parts.as_slice() {
-        [architecture] => ("linux", *architecture, ""),
-        [os, architecture] => (*os, *architecture, ""),
-        [os, architecture, variant] => (*os, *architecture, *variant),
-        _ => ("", "", ""),
-    };
-    if os.is_empty() || architecture.is_empty() {
-        return Err("expected OS/ARCH or OS/ARCH/VARIANT, for example linux/arm64/v8".to_owned());
-    }
-    Ok(Platform {
-        os: os.to_owned(),
-        architecture: match architecture {
-            "x86_64" => "amd64",
-            "aarch64" => "arm64",
-            other => other,
-        }
-        .to_owned(),
-        variant: variant.to_owned(),
-        ..Platform::default()
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn platforms_have_two_or_three_parts() {
-        let shown = |text| parse_platform(text).map(|p| p.to_string());
-        assert_eq!(shown("linux/arm64"), Ok("linux/arm64".to_owned()));
-        assert_eq!(shown("linux/arm/v7"), Ok("linux/arm/v7".to_owned()));
-        assert_eq!(shown("x86_64"), Ok("linux/amd64".to_owned()));
-        for bad in ["", "/", "linux/", "a/b/c/d"] {
-            assert!(shown(bad).is_err(), "{bad:?}");
-        }
-    }
 }

@@ -305,29 +305,9 @@ impl FromStr for Ulimit {
 /// # Errors
 /// [`RequestError::Size`].
 pub fn parse_size(s: &str) -> Result<i64, RequestError> {
-    let bad = || RequestError::Size(s.to_owned());
-    let lower = s.to_ascii_lowercase();
-    let end = lower
-        .find(|c: char| !c.is_ascii_digit() && c != '.')
-        .unwrap_or(lower.len());
-    let (number, unit) = lower.split_at(end);
-    let shift = match unit {
-        "" | "b" => 0,
-        "k" | "kb" | "kib" => 10,
-        "m" | "mb" | "mib" => 20,
-        "g" | "gb" | "gib" => 30,
-        "t" | "tb" | "tib" => 40,
-        _ => return Err(bad()),
-    };
-    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
-    let whole: i64 = whole.parse().map_err(|_| bad())?;
-    let bytes = whole.checked_mul(1 << shift).ok_or_else(bad)?;
-    if fraction.is_empty() {
-        return Ok(bytes);
-    }
-    let fraction: f64 = format!("0.{fraction}").parse().map_err(|_| bad())?;
-    let rest = (fraction * f64::from(2).powi(shift)) as i64;
-    bytes.checked_add(rest).ok_or_else(bad)
+    carrack_spec::parse_size(s)
+        .and_then(|bytes| i64::try_from(bytes).ok())
+        .ok_or_else(|| RequestError::Size(s.to_owned()))
 }
 
 /// A number of processors in thousandths.

@@ -22,9 +22,11 @@ pub mod image;
 pub mod platform;
 mod reference;
 pub mod runtime;
+mod size;
 
 pub use digest::{Algorithm, Digest, DigestError};
 pub use id::{ContainerId, ContainerIdError, ID_BYTES_MAX};
 pub use reference::{
     DEFAULT_HOST, DEFAULT_TAG, NAME_BYTES_MAX, Reference, ReferenceError, TAG_BYTES_MAX,
 };
+pub use size::parse_size;

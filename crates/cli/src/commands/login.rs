@@ -23,8 +23,8 @@ pub fn login(flags: &LoginFlags) -> anyhow::Result<u8> {
         return Ok(0);
     }
     let access = Access::open(AccessOptions {
-        tls_verify: flags.tls_verify,
-        cert_dir: flags.cert_dir.clone(),
+        tls_verify: flags.tls.tls_verify,
+        cert_dir: flags.tls.cert_dir.clone(),
         ..AccessOptions::default()
     })?;
     let username = match &flags.username {

@@ -3,7 +3,6 @@
 use crate::args::{Arity, Command, Flag, Matches};
 use crate::context::Context;
 use crate::failure::Failure;
-use crate::units;
 use carrack_spec::runtime::{
     BlockIo, CONFIG_BYTES_MAX, Cpu, IntelRdt, Memory, Pids, Resources, parse_json,
 };
@@ -220,7 +219,7 @@ fn size(matches: &Matches, flag: &'static Flag) -> Result<Option<i64>, Failure> 
         "a size such as 512m, or -1",
         |text| match text {
             "-1" => Some(-1),
-            text => units::bytes(text),
+            text => i64::try_from(carrack_spec::parse_size(text)?).ok(),
         },
     )
 }
