@@ -367,6 +367,75 @@ fn damage_is_named_and_mended() {
 }
 
 #[test]
+fn damage_to_what_hides_and_to_attributes_is_named() {
+    if root_only() {
+        return;
+    }
+    let capability = [1, 0, 0, 2, 0, 32, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    let mut tar = Writer::new(Vec::new());
+    let mut add = |kind, path: &str, key: &str, value: &[u8]| {
+        let entry = Entry {
+            xattrs: vec![(key.into(), value.to_vec())],
+            ..Entry::new(kind, path)
+        };
+        tar.append(&entry, &mut std::io::empty()).unwrap();
+    };
+    add(Kind::Directory, "d", "user.note", b"kept");
+    add(Kind::Regular, "d/.wh..wh..opq", "user.x", b"");
+    add(
+        Kind::Regular,
+        "d/program",
+        "security.capability",
+        &capability,
+    );
+    add(Kind::Regular, ".wh.hidden", "user.x", b"");
+    add(Kind::Directory, "hidden", "user.x", b"");
+    // Replaced: only the last counts.
+    add(Kind::Directory, "e", "user.x", b"");
+    add(Kind::Regular, "e/gone", "user.x", b"");
+    add(Kind::Regular, "e", "user.x", b"last");
+    add(Kind::Regular, "e", "user.x", b"last");
+    let bytes = tar.finish().unwrap();
+    type Harm = fn(&Path);
+    let harms: [(&str, Harm); 6] = [
+        ("does not hide", |f| {
+            rustix::fs::removexattr(f.join("d"), "trusted.overlay.opaque").unwrap();
+        }),
+        ("does not hide", |f| {
+            rustix::fs::removexattr(f.join("hidden"), "trusted.overlay.opaque").unwrap();
+        }),
+        ("other attributes", |f| {
+            rustix::fs::removexattr(f.join("d/program"), "security.capability").unwrap();
+        }),
+        ("other attributes", |f| {
+            let flags = rustix::fs::XattrFlags::empty();
+            rustix::fs::setxattr(f.join("d"), "user.note", b"lost", flags).unwrap();
+        }),
+        ("made by no entry", |f| {
+            std::fs::write(f.join("f"), "").unwrap()
+        }),
+        ("another mode", |f| {
+            use std::os::unix::fs::PermissionsExt;
+            let mode = std::fs::Permissions::from_mode(0o600);
+            std::fs::set_permissions(f.join("e"), mode).unwrap();
+        }),
+    ];
+    for (words, harm) in harms {
+        let (_temp, store) = store();
+        let lease = store.lease().unwrap();
+        let open = || Ok(bytes.as_slice());
+        let made = store
+            .ingest(&lease, &LayerSource::default(), open, &|_| {})
+            .unwrap();
+        let check = || store.check(CheckOptions::default(), &|_| {}).unwrap();
+        assert!(check().is_clean(), "{:?}", check().problems);
+        harm(&store.layer_path(&made.diff_id).join("fs"));
+        let problems = format!("{:?}", check().problems);
+        assert!(problems.contains(words), "{words}: {problems}");
+    }
+}
+
+#[test]
 fn a_damaged_record_does_not_hide_the_others_and_stops_collection() {
     if root_only() {
         return;
