@@ -146,7 +146,7 @@ while True:
         sys.stdout.buffer.write(buf[:-64]); sys.stdout.flush(); buf = buf[-64:]
 P
   local rc=$?
-  [ $rc = 0 ] || [ $rc -lt 124 ] || { echo "testvm: the end of the guest's console:"; tail -n 15 "$w/console"; } >&2
+  [ $rc = 0 ] || [ $rc -lt 124 ] || { echo "testvm: the end of the guest's console:"; tail -n 60 "$w/console"; } >&2
   return $rc
 }
 case ${1:-} in
