@@ -93,13 +93,15 @@ pub struct ObjectId {
 /// Where an object stands in the pool: `XX/` and the rest of the digest in hexadecimal digits, for a
 /// sparse file with an `s` behind them.
 pub fn object_path(object: &ObjectId) -> String {
-    use std::fmt::Write as _;
+    // Asked for every file of a layer: formatting would cost more than looking the path up.
+    let digit = |nibble: u8| char::from(if nibble < 10 { b'0' } else { b'a' - 10 } + nibble);
     let mut path = String::with_capacity(66);
     for (i, byte) in object.digest.iter().enumerate() {
         if i == 1 {
             path.push('/');
         }
-        let _ = write!(path, "{byte:02x}");
+        path.push(digit(byte >> 4));
+        path.push(digit(byte & 15));
     }
     if object.sparse {
         path.push('s');
