@@ -1,6 +1,5 @@
 //! A layer's tar stream, made again bit for bit from its recipe and its files.
 
-use crate::copy::copy;
 use crate::driver::{Contents, DriverError};
 use crate::layers::LayerError;
 use crate::lease::Lease;
@@ -17,12 +16,17 @@ use std::os::unix::fs::FileExt;
 /// the bytes turned out not to have the layer's diff id.
 pub struct LayerReader {
     diff_id: Digest,
+    stream: Stream,
+    hash: Sha256,
+}
+
+/// The same, not yet compared with the diff id.
+struct Stream {
     recipe: Recipe<File>,
     contents: Box<dyn Contents>,
     /// Keys met so far.
     keys: u64,
     current: Current,
-    hash: Sha256,
     ended: bool,
 }
 
@@ -64,9 +68,16 @@ impl Store {
         diff_id: &Digest,
         mut output: impl Write,
     ) -> Result<u64, LayerError> {
-        let mut reader = self.open_layer(lease, diff_id)?;
+        let reader = self.open_layer(lease, diff_id)?;
         let failed = |e| LayerError::Export(diff_id.clone(), e);
-        let bytes = copy(&mut reader, &mut output).map_err(failed)?;
+        let mut hash = Sha256::new();
+        // Reading many files takes about as long as digesting and writing.
+        let bytes = crate::copy::ahead(reader.stream, |part| {
+            hash.update(part);
+            output.write_all(part)
+        });
+        let bytes = bytes.map_err(failed)?;
+        compare(diff_id, hash).map_err(failed)?;
         output.flush().map_err(failed)?;
         Ok(bytes)
     }
@@ -77,21 +88,37 @@ impl LayerReader {
         let at = store.layer_path(diff_id);
         let recipe = at.join("recipe");
         let file = File::open(&recipe).map_err(StoreError::io("open", recipe))?;
-        Ok(Self {
+        let stream = Stream {
             recipe: Recipe::new(file).map_err(|e| LayerError::Export(diff_id.clone(), e))?,
             contents: store
                 .driver()
                 .contents(&at)
                 .map_err(|e| LayerError::Unpack(diff_id.to_string(), e))?,
-            diff_id: diff_id.clone(),
             keys: 0,
             current: Current::Literal(Vec::new(), 0),
-            hash: Sha256::new(),
             ended: false,
+        };
+        Ok(Self {
+            diff_id: diff_id.clone(),
+            stream,
+            hash: Sha256::new(),
         })
     }
+}
 
-    /// Takes the next step of the recipe; at the end the digest is compared.
+fn compare(diff_id: &Digest, hash: Sha256) -> std::io::Result<()> {
+    let found = Digest::from_sha256(hash.finalize().into());
+    match found == *diff_id {
+        true => Ok(()),
+        false => {
+            let text = format!("its files changed: the digest is now {found}");
+            Err(Error::new(ErrorKind::InvalidData, text))
+        }
+    }
+}
+
+impl Stream {
+    /// Takes the next step of the recipe.
     fn advance(&mut self) -> std::io::Result<()> {
         match self.recipe.step()? {
             Some(Step::Literal(bytes)) => self.current = Current::Literal(bytes, 0),
@@ -106,14 +133,7 @@ impl LayerReader {
                     left: 0,
                 };
             }
-            None => {
-                let found = Digest::from_sha256(std::mem::take(&mut self.hash).finalize().into());
-                if found != self.diff_id {
-                    let text = format!("its files changed: the digest is now {found}");
-                    return Err(Error::new(ErrorKind::InvalidData, text));
-                }
-                self.ended = true;
-            }
+            None => self.ended = true,
         }
         Ok(())
     }
@@ -156,26 +176,31 @@ impl LayerReader {
     }
 }
 
-impl Read for LayerReader {
+impl Read for Stream {
+    /// Fills the buffer as far as the stream goes.
     fn read(&mut self, buf: &mut [u8]) -> std::io::Result<usize> {
-        let (mut filled, mut hashed) = (0, 0);
+        let mut filled = 0;
         while !self.ended {
             let Some(rest) = buf.get_mut(filled..).filter(|r| !r.is_empty()) else {
                 break;
             };
             match self.take(rest)? {
-                0 => {
-                    // The next step may be the end, where the digest is compared.
-                    self.hash
-                        .update(buf.get(hashed..filled).unwrap_or_default());
-                    hashed = filled;
-                    self.advance()?;
-                }
+                0 => self.advance()?,
                 got => filled += got,
             }
         }
-        self.hash
-            .update(buf.get(hashed..filled).unwrap_or_default());
         Ok(filled)
+    }
+}
+
+impl Read for LayerReader {
+    fn read(&mut self, buf: &mut [u8]) -> std::io::Result<usize> {
+        let got = self.stream.read(buf)?;
+        self.hash.update(buf.get(..got).unwrap_or_default());
+        // The end may have been met while the buffer was filled: nobody asks again then.
+        if got < buf.len() {
+            compare(&self.diff_id, self.hash.clone())?;
+        }
+        Ok(got)
     }
 }

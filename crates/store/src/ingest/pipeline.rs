@@ -12,6 +12,7 @@
 //! the other. The second half has a umask of its own (zero), so that files are made with their modes.
 
 use super::decompress::{Decompressor, Form, Source};
+use crate::copy::fill;
 use crate::driver::{DriverError, Unpack};
 use crate::recipe;
 use crate::tar::{Reader, Segment, TarError};
@@ -138,20 +139,6 @@ fn read_all<R: Read>(
     read(source.count());
     let bytes = source.count();
     Ok((form, (source.digest(), bytes)))
-}
-
-/// Reads until the buffer is full or the stream ends.
-fn fill(stream: &mut impl Read, buffer: &mut [u8]) -> std::io::Result<usize> {
-    let mut filled = 0;
-    while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
-        match stream.read(rest) {
-            Ok(0) => break,
-            Ok(got) => filled += got,
-            Err(e) if e.kind() == ErrorKind::Interrupted => {}
-            Err(e) => return Err(e),
-        }
-    }
-    Ok(filled)
 }
 
 fn unpack_all(
