@@ -20,6 +20,7 @@ mod logging;
 mod manifest_args;
 mod progress;
 mod registry_args;
+mod rootless;
 mod table;
 mod template;
 mod time;
@@ -60,6 +61,8 @@ fn run(cli: Cli) -> anyhow::Result<u8> {
     if let Some(code) = commands::without_engine(&cli.verb)? {
         return Ok(code);
     }
+    let options = options.with_defaults();
+    rootless::enter(&cli.verb)?;
     let engine = Engine::open(options)?;
     match cli.verb {
         Verb::Run(flags) => commands::run::run(&engine, *flags),

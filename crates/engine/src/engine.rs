@@ -45,6 +45,19 @@ pub struct Engine {
     runtime: Option<PathBuf>,
 }
 
+impl EngineOptions {
+    /// With the places of the user who runs this, where none were named.
+    #[must_use]
+    pub fn with_defaults(self) -> Self {
+        let (root, runroot) = defaults();
+        Self {
+            root: self.root.or(Some(root)),
+            runroot: self.runroot.or(Some(runroot)),
+            ..self
+        }
+    }
+}
+
 impl Engine {
     /// Opens the store and the run-time state, and makes what is missing.
     ///
@@ -122,7 +135,9 @@ pub(crate) fn lock(path: &Path, operation: FlockOperation) -> Result<Option<File
 /// Store and run-time state of root, or of the user by the XDG base directories.
 fn defaults() -> (PathBuf, PathBuf) {
     let uid = rustix::process::geteuid();
-    if uid.is_root() {
+    // Root of a user namespace may be an ordinary user, who has no part in the system's directories.
+    let is_ours = || rustix::fs::access("/run", rustix::fs::Access::WRITE_OK).is_ok();
+    if uid.is_root() && is_ours() {
         return ("/var/lib/carrack".into(), "/run/carrack".into());
     }
     let variable = |name| {

@@ -100,6 +100,7 @@ impl Engine {
             } else {
                 Vec::new()
             },
+            in_user_namespace: in_user_namespace(),
         };
         let spec = compose(&config, request, &facts)?;
         let record = ContainerRecord::new(&id, &image.name(), &args_of(&spec), request.remove);
@@ -337,4 +338,10 @@ fn host_devices(directory: &Path) -> Vec<Device> {
         }
     }
     found
+}
+
+/// Whether ids of this process stand for others.
+fn in_user_namespace() -> bool {
+    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    !map.split_whitespace().eq(["0", "0", "4294967295"])
 }

@@ -12,11 +12,6 @@ use std::path::Path;
 /// # Errors
 /// The container cannot be made; see `EngineError` for the exit codes.
 pub fn run(engine: &Engine, flags: RunFlags) -> anyhow::Result<u8> {
-    if !rustix::process::geteuid().is_root() {
-        bail!(
-            "`carrack run` needs root for now; running containers as an ordinary user comes later"
-        );
-    }
     ensure_image(engine, &flags)?;
     let streams = Streams::open(flags.interactive, flags.tty)?;
     let request = request(flags, &streams)?;

@@ -36,6 +36,8 @@ pub struct Facts {
     pub files: Option<PathBuf>,
     /// Device nodes of the host, for a privileged container.
     pub devices: Vec<Device>,
+    /// The container is made in a user namespace, by an ordinary user.
+    pub in_user_namespace: bool,
 }
 
 /// A request that does not make a container.
@@ -282,7 +284,7 @@ fn namespaces(network: Network) -> Vec<Namespace> {
 /// of depth; a later mount at the same place stands for the earlier one.
 fn mounts(request: &RunRequest, facts: &Facts) -> Vec<Mount> {
     let mut all = defaults::mounts(Fit {
-        own_sysfs: true,
+        own_sysfs: !facts.in_user_namespace || request.network == Network::None,
         own_ipc: true,
         tty_group: true,
         writable: request.privileged,

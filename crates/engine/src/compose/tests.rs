@@ -273,3 +273,23 @@ fn the_document_reads_back_as_it_was_written() {
     let text = serde_json::to_vec(&spec).unwrap();
     assert_eq!(Spec::from_json(&text).unwrap(), spec);
 }
+
+#[test]
+fn an_ordinary_users_container_in_the_hosts_network_sees_the_hosts_sysfs() {
+    let sysfs = |in_user_namespace, network| {
+        let facts = Facts {
+            in_user_namespace,
+            ..facts()
+        };
+        let request = RunRequest {
+            network,
+            ..RunRequest::default()
+        };
+        let mounts = mounts(&request, &facts);
+        let sys = mounts.into_iter().find(|m| m.destination == "/sys");
+        sys.unwrap().kind
+    };
+    assert_eq!(sysfs(false, Network::Host), "sysfs");
+    assert_eq!(sysfs(true, Network::None), "sysfs");
+    assert_eq!(sysfs(true, Network::Host), "bind");
+}
