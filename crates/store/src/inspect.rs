@@ -10,7 +10,7 @@ use crate::tar::{Kind, Reader};
 use crate::unpack::{ExtractError, Meaning, components, meaning};
 use carrack_spec::image::History;
 use carrack_spec::{ContainerId, Digest};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
@@ -45,6 +45,15 @@ pub enum Change {
     Changed,
     /// It is gone.
     Deleted,
+}
+
+/// What a layer has in its archive.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LayerChanges {
+    /// Things that are there, and names that it hides.
+    pub paths: BTreeMap<PathBuf, Change>,
+    /// Directories that hide what layers below have in them; perhaps the root, the empty path.
+    pub emptied: BTreeSet<PathBuf>,
 }
 
 impl Store {
@@ -112,7 +121,7 @@ impl Store {
         Ok(roots)
     }
 
-    /// What a layer has in its archive: things that are there, and names that it hides.
+    /// What a layer has in its archive.
     ///
     /// # Errors
     /// The layer is damaged.
@@ -120,12 +129,12 @@ impl Store {
         &self,
         lease: &Lease,
         diff_id: &Digest,
-    ) -> Result<BTreeMap<PathBuf, Change>, LayerError> {
+    ) -> Result<LayerChanges, LayerError> {
         let failed =
             |e: ExtractError| LayerError::Unpack(diff_id.to_string(), DriverError::Extract(e));
         let stream: LayerReader = self.open_layer(lease, diff_id)?;
         let mut reader = Reader::new(std::io::BufReader::new(stream));
-        let mut changes = BTreeMap::new();
+        let mut changes = LayerChanges::default();
         while let Some(entry) = reader.next_entry().map_err(|e| failed(e.into()))? {
             let parts = components(&entry.path).map_err(failed)?;
             let Some((name, parents)) = parts.split_last() else {
@@ -134,7 +143,13 @@ impl Store {
             let mut path: PathBuf = parents.iter().map(|p| os(p)).collect();
             let change = match meaning(name, &entry).map_err(failed)? {
                 Meaning::Nothing => continue,
-                Meaning::Opaque => Change::Changed,
+                Meaning::Opaque => {
+                    changes.emptied.insert(path.clone());
+                    if path.as_os_str().is_empty() {
+                        continue;
+                    }
+                    Change::Changed
+                }
                 Meaning::Whiteout(name) => {
                     path.push(os(name));
                     Change::Deleted
@@ -147,7 +162,7 @@ impl Store {
                     }
                 }
             };
-            changes.insert(path, change);
+            changes.paths.insert(path, change);
         }
         Ok(changes)
     }

@@ -84,7 +84,7 @@ pub use gc::{PruneOptions, Pruned, Reclaimed};
 pub use images::{ImageError, ImageRecord, Removed};
 pub use import::ImportOptions;
 pub use ingest::{Ingested, LayerSource, Progress};
-pub use inspect::{Change, HistoryStep, TreeNode};
+pub use inspect::{Change, HistoryStep, LayerChanges, TreeNode};
 pub use layers::{LayerError, LayerInfo};
 pub use lease::Lease;
 pub use lists::{ImageList, LIST_MEMBERS_MAX, ListMember, MemberSource};

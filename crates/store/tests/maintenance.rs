@@ -3,9 +3,10 @@
 use carrack_spec::image::ContainerConfig;
 use carrack_store::tar::{Entry, Kind, Writer};
 use carrack_store::{
-    CheckOptions, Compression, ImageError, ImageRecord, ImageWriter, ImportOptions, LayerSource,
-    LoadOptions, Problem, PruneOptions, SaveForm, SaveOptions, Store,
+    Change, CheckOptions, Compression, ImageError, ImageRecord, ImageWriter, ImportOptions,
+    LayerSource, LoadOptions, Problem, PruneOptions, SaveForm, SaveOptions, Store,
 };
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::Command;
 
@@ -433,6 +434,29 @@ fn damage_to_what_hides_and_to_attributes_is_named() {
         let problems = format!("{:?}", check().problems);
         assert!(problems.contains(words), "{words}: {problems}");
     }
+}
+
+#[test]
+fn the_changes_of_a_layer_are_told_by_its_archive() {
+    if root_only() {
+        return;
+    }
+    let (_temp, store) = store();
+    let lease = store.lease().unwrap();
+    let bytes = layer(&[("d/.wh..wh..opq", ""), ("d/new", "n"), ("d/.wh.gone", "")]);
+    let open = || Ok(bytes.as_slice());
+    let made = store
+        .ingest(&lease, &LayerSource::default(), open, &|_| {})
+        .unwrap();
+    let changes = store.layer_changes(&lease, &made.diff_id).unwrap();
+    assert_eq!(changes.emptied, BTreeSet::from(["d".into()]));
+    let expected = [
+        ("d", Change::Changed),
+        ("d/gone", Change::Deleted),
+        ("d/new", Change::Added),
+    ];
+    let expected = expected.map(|(path, change)| (path.into(), change));
+    assert_eq!(changes.paths, BTreeMap::from(expected));
 }
 
 #[test]
