@@ -3,7 +3,7 @@
 //! Each entry is looked up as the unpacking resolved it and compared when it comes; the last entry of a place
 //! decides, so what is wrong with an earlier one is forgotten. Then a walk looks for files that no entry
 //! made, and for directories that are wrongly recorded as mentioned or not. Of what is well only a
-//! number is kept: a million entries take some 20 MiB.
+//! number is kept: a million entries take some 30 MiB.
 
 use super::Privilege;
 use super::chain::{open_in_root, proc_path};
