@@ -98,6 +98,32 @@ pub fn unified_cgroups() -> Result<(), Skip> {
     exists("/sys/fs/cgroup/cgroup.controllers").map_err(|_| Skip::new("not a pure cgroup v2 host"))
 }
 
+/// The test needs a cgroup v2 hierarchy, be it beside those of v1.
+pub fn some_unified_cgroups() -> Result<(), Skip> {
+    let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    match mounts.contains(" cgroup2 ") {
+        true => Ok(()),
+        false => Err(Skip::new("no cgroup v2 hierarchy is mounted")),
+    }
+}
+
+/// The test needs this version of the kernel.
+pub fn kernel(wanted: (u32, u32)) -> Result<(), Skip> {
+    let uname = rustix::system::uname();
+    let release = uname.release().to_string_lossy();
+    let mut numbers = release
+        .split(|c: char| !c.is_ascii_digit())
+        .map(|number| number.parse().unwrap_or(0));
+    let found = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    match found >= wanted {
+        true => Ok(()),
+        false => Err(Skip::new(format!(
+            "needs Linux {}.{}, this is {release}",
+            wanted.0, wanted.1
+        ))),
+    }
+}
+
 /// The test needs systemd as process 1.
 pub fn systemd() -> Result<(), Skip> {
     exists("/run/systemd/system").map_err(|_| Skip::new("systemd does not run here"))
@@ -115,5 +141,8 @@ mod tests {
         );
         assert_eq!(exists("/no/such").unwrap_err().reason(), "no /no/such here");
         assert!(program("sh").is_ok());
+        assert!(kernel((2, 6)).is_ok());
+        let reason = kernel((1000, 0)).unwrap_err();
+        assert!(reason.reason().starts_with("needs Linux 1000.0, this is "));
     }
 }
