@@ -70,9 +70,9 @@ pub fn plan(linux: &Linux, privileged: bool, names: &mut Names) -> Result<(Birth
         joins.push((file, flag, name));
     }
     let all = joins.iter().fold(fresh, |flags, join| flags | join.1);
-    let by_child = ns::CGROUP | ns::TIME;
     let mut birth = Birth {
         session: true,
+        clocks: fresh & ns::TIME != 0,
         become_root: all & ns::USER != 0,
         ..Birth::default()
     };
@@ -80,12 +80,12 @@ pub fn plan(linux: &Linux, privileged: bool, names: &mut Names) -> Result<(Birth
     if joins_user {
         let first = |flag: u64| (flag == ns::USER) != privileged;
         joins.sort_by_key(|join| !first(join.1));
-        birth.unshare = fresh;
+        birth.unshare = fresh & !ns::TIME;
         birth.second = fresh & ns::PID != 0;
         birth.hidden = joins.iter().any(|join| join.1 == ns::PID);
     } else {
-        birth.clone_flags = fresh & !by_child;
-        birth.unshare = fresh & by_child;
+        birth.clone_flags = fresh & !(ns::CGROUP | ns::TIME);
+        birth.unshare = fresh & ns::CGROUP;
     }
     let returns = !joins.iter().any(|join| join.1 == ns::PID) || can_return();
     for (file, flag, name) in joins {

@@ -326,6 +326,16 @@ fn clocks_are_shifted_also_for_an_exec() {
         "{uptime}"
     );
     live.delete();
+    let mut first = require!(World::new());
+    user_namespace(&mut first);
+    first.bundle.args(["sleep", "100"]);
+    let live = first.start();
+    let user = json!({"type": "user", "path": format!("/proc/{}/ns/user", live.pid())});
+    world.bundle.chown(200_000, 200_000);
+    world.bundle.push("/linux/namespaces", user);
+    assert!(world.sh(shown).lines().next() >= Some("1000000"));
+    live.delete();
+    world.bundle.without_namespace("user");
     user_namespace(&mut world);
     assert!(world.sh(shown).lines().next() >= Some("1000000"));
 }

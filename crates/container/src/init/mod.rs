@@ -14,7 +14,7 @@ pub mod report;
 pub mod rootfs;
 
 use crate::plan::{Birth, InitPlan, ProcessPlan};
-use carrack_sys::clone::{self, Cloned, Parentage};
+use carrack_sys::clone::{self, Cloned, Parentage, ns};
 use carrack_sys::{Errno, cred, fdpass, netif, signal};
 use report::{At, Fail, Message, Stage, Step};
 use rustix::fs::{Mode, OFlags, ResolveFlags};
@@ -50,16 +50,8 @@ pub fn finish(socket: BorrowedFd<'_>, result: Step<std::convert::Infallible>) ->
 fn run_init(plan: &InitPlan, socket: BorrowedFd<'_>) -> Step<std::convert::Infallible> {
     let proc = plan.proc.as_fd();
     be_born(&plan.birth, socket)?;
-    if let Some(offsets) = &plan.time_offsets {
-        // In a user namespace of our own the file is ours only while we are dumpable.
-        let own_user = plan.birth.become_root;
-        if own_user {
-            cred::set_dumpable(true).at(Stage::TimeOffsets)?;
-        }
-        write_proc(proc, c"self/timens_offsets", offsets.to_bytes()).at(Stage::TimeOffsets)?;
-        if own_user {
-            cred::set_dumpable(false).at(Stage::TimeOffsets)?;
-        }
+    if plan.birth.clocks {
+        enter_new_clocks(plan)?;
     }
     if let Some(name) = &plan.keyring {
         join_keyring(name, socket)?;
@@ -189,6 +181,28 @@ fn be_born(birth: &Birth, socket: BorrowedFd<'_>) -> Step {
         left &= left - 1;
     }
     signal::unblock_all().at(Stage::Session)
+}
+
+/// Makes a time namespace and enters it. Its offsets can be set while nobody is in it, and exec
+/// leads into it since Linux 6.3 only.
+fn enter_new_clocks(plan: &InitPlan) -> Step {
+    let proc = plan.proc.as_fd();
+    clone::unshare(ns::TIME).at(Stage::NewNamespace)?;
+    if let Some(offsets) = &plan.time_offsets {
+        // In a user namespace of our own the file is ours only while we are dumpable.
+        let own_user = plan.birth.become_root;
+        if own_user {
+            cred::set_dumpable(true).at(Stage::TimeOffsets)?;
+        }
+        write_proc(proc, c"self/timens_offsets", offsets.to_bytes()).at(Stage::TimeOffsets)?;
+        if own_user {
+            cred::set_dumpable(false).at(Stage::TimeOffsets)?;
+        }
+    }
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let path = c"self/ns/time_for_children";
+    let namespace = rustix::fs::openat(proc, path, flags, Mode::empty()).at(Stage::NewNamespace)?;
+    clone::setns(namespace.as_fd(), ns::TIME).at(Stage::NewNamespace)
 }
 
 /// Clones once more and goes on in the clone, a child of our parent; hands the

@@ -49,6 +49,8 @@ pub struct Birth {
     pub unshare: u64,
     /// Clone once more after joins and unshare: pid namespaces count for children only.
     pub second: bool,
+    /// Make a time namespace, once it is clear who is in it.
+    pub clocks: bool,
     /// Wait for the parent's GO before anything else.
     pub wait: bool,
     /// Become user and group 0 of the user namespace.
