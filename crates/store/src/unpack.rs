@@ -77,25 +77,28 @@ pub(crate) fn meaning<'a>(name: &'a [u8], entry: &Entry) -> Result<Meaning<'a>, 
     }
 }
 
-/// Attributes that belong to the content. Those of overlayfs would let a layer forge whiteouts and
-/// redirects; labels of security modules belong to the host.
+/// Attributes that belong to the content.
 pub(crate) fn wanted_xattrs(entry: &Entry) -> impl Iterator<Item = (&[u8], &[u8])> {
     entry
         .xattrs
         .iter()
         .map(|(k, v)| (k.as_slice(), v.as_slice()))
-        .filter(|(key, _)| {
-            let host = [
-                b"trusted.overlay.".as_slice(),
-                b"user.overlay.",
-                b"security.selinux",
-                b"security.apparmor",
-                b"security.SMACK64",
-                b"security.ima",
-                b"security.evm",
-            ];
-            !host.iter().any(|p| key.starts_with(p)) && !key.contains(&0)
-        })
+        .filter(|(key, _)| !is_of_host(key) && !key.contains(&0))
+}
+
+/// Whether an attribute is the host's, not the content's. Those of overlayfs would let a layer forge
+/// whiteouts and redirects; labels of security modules are given by the policy of the host.
+pub(crate) fn is_of_host(key: &[u8]) -> bool {
+    let host = [
+        b"trusted.overlay.".as_slice(),
+        b"user.overlay.",
+        b"security.selinux",
+        b"security.apparmor",
+        b"security.SMACK64",
+        b"security.ima",
+        b"security.evm",
+    ];
+    host.iter().any(|prefix| key.starts_with(prefix))
 }
 
 pub(crate) fn lossy(bytes: &[u8]) -> String {

@@ -165,6 +165,8 @@ fn attributes(path: &Path) -> Vec<(String, Vec<u8>)> {
         (String::from_utf8_lossy(name).into_owned(), value)
     };
     let names = names[..used].split(|&b| b == 0).filter(|n| !n.is_empty());
+    // A label of the host is on every file where SELinux is on.
+    let names = names.filter(|name| *name != b"security.selinux");
     let mut found: Vec<_> = names.map(read).collect();
     found.sort();
     found

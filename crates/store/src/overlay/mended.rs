@@ -53,7 +53,7 @@ pub(super) fn layer(
         let found = plan(&chain, privilege)?;
         trees::make(store, lease, layers, |at| {
             if !found.is_empty() {
-                carry_out(&found, &chain, &at.join("fs"), privilege)?;
+                carry_out(&found, &chain, &at.join("fs"))?;
             }
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
             rustix::fs::open(at, flags, Mode::empty())
@@ -95,7 +95,7 @@ fn plan(chain: &[Layer], privilege: Privilege) -> Result<Plan, DriverError> {
         };
         let differs = match layers.first() {
             Some(top) if *top != source => {
-                let of = |n: usize| Attributes::of(&place(chain, n, path), privilege);
+                let of = |n: usize| Attributes::of(&place(chain, n, path));
                 of(*top)? != of(source)?
             }
             _ => false,
@@ -161,19 +161,14 @@ fn parent(path: &[u8]) -> &[u8] {
 }
 
 /// Makes the directories, then what they look like, the lowest first: making one changes those above.
-fn carry_out(
-    plan: &Plan,
-    chain: &[Layer],
-    at: &Path,
-    privilege: Privilege,
-) -> Result<(), DriverError> {
+fn carry_out(plan: &Plan, chain: &[Layer], at: &Path) -> Result<(), DriverError> {
     for path in plan.keys() {
         let new = at.join(OsStr::from_bytes(path));
         rustix::fs::mkdir(&new, Mode::from_raw_mode(0o700))
             .map_err(|e| StoreError::io("make the directory", &new)(e.into()))?;
     }
     for (path, source) in plan.iter().rev() {
-        let attributes = Attributes::of(&place(chain, *source, path), privilege)?;
+        let attributes = Attributes::of(&place(chain, *source, path))?;
         attributes.apply(&at.join(OsStr::from_bytes(path)))?;
     }
     Ok(())
@@ -189,7 +184,7 @@ struct Attributes {
 }
 
 impl Attributes {
-    fn of(path: &Path, privilege: Privilege) -> Result<Self, StoreError> {
+    fn of(path: &Path) -> Result<Self, StoreError> {
         let failed = |e: Errno| StoreError::io("read the attributes of", path)(e.into());
         let metadata = path
             .symlink_metadata()
@@ -201,9 +196,8 @@ impl Attributes {
         };
         names.truncate(used);
         let mut xattrs = BTreeMap::new();
-        let own = privilege.opaque().as_bytes();
         for name in names.split(|b| *b == 0) {
-            if name.is_empty() || name == own {
+            if name.is_empty() || crate::unpack::is_of_host(name) {
                 continue;
             }
             let mut value = vec![0; XATTR_VALUE_BYTES_MAX];
