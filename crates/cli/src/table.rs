@@ -17,9 +17,8 @@ pub fn print_rows(rows: &[Vec<String>]) {
 }
 
 /// Words of an image reach the terminal here: what would steer it, or end the line, is shown as `?`.
-fn plain(cell: &str) -> String {
-    let shown = |c: char| if c.is_control() { '?' } else { c };
-    cell.chars().map(shown).collect()
+fn plain(c: char) -> char {
+    if c.is_control() { '?' } else { c }
 }
 
 fn text(header: &[&str], rows: &[Vec<String>]) -> String {
@@ -37,11 +36,13 @@ fn text(header: &[&str], rows: &[Vec<String>]) -> String {
     let mut text = String::new();
     let header: Vec<String> = header.iter().map(|h| (*h).to_owned()).collect();
     for row in std::iter::once(&header).chain(rows) {
-        let mut line = String::new();
         for (cell, width) in row.iter().zip(&widths) {
-            line.push_str(&format!("{:width$}   ", plain(cell)));
+            let start = text.len();
+            text.extend(cell.chars().map(plain));
+            let used = text.get(start..).map_or(0, |cell| cell.chars().count());
+            text.extend(std::iter::repeat_n(' ', width.saturating_sub(used) + 3));
         }
-        text.push_str(line.trim_end());
+        text.truncate(text.trim_end_matches(' ').len());
         text.push('\n');
     }
     text

@@ -17,29 +17,29 @@ const NONE: &str = "<none>";
 /// The records cannot be read, or a filter or format is wrong.
 pub fn list(engine: &Engine, flags: &ListFlags) -> Result<u8> {
     let mut images = engine.store().images().map_err(EngineError::from)?;
-    images.sort_by_cached_key(|image| (std::cmp::Reverse(made(image)), image.name()));
     for filter in &flags.filter {
         apply(engine, filter, &mut images)?;
     }
     if let Some(pattern) = &flags.name {
         images.retain(|image| has_name(image, pattern));
     }
+    let mut rows: Vec<Row> = images.iter().map(Row::of).collect();
+    rows.sort_by(|a, b| a.order().cmp(&b.order()));
     if flags.quiet {
         let mut seen = std::collections::BTreeSet::new();
-        images.retain(|image| seen.insert(image.id.clone()));
+        rows.retain(|row| seen.insert(&row.image.id));
     }
-    let rows: Vec<Value> = images
-        .iter()
-        .map(|image| row(image, flags.no_trunc))
-        .collect();
+    let whole = flags.no_trunc;
     let cells = |columns: &[&str]| -> Vec<Vec<String>> {
-        let cell = |row: &Value, column: &str| row[column].as_str().unwrap_or_default().to_owned();
-        let line = |row| columns.iter().map(|column| cell(row, column)).collect();
+        let line = |row: &Row| columns.iter().map(|c| row.cell(c, whole)).collect();
         rows.iter().map(line).collect()
     };
     match &flags.format {
-        Some(format) => Template::parse(format)?.print(&rows)?,
-        None if flags.quiet => Template::parse("{{.ID}}")?.print(&rows)?,
+        Some(format) => {
+            let values: Vec<Value> = rows.iter().map(|row| row.value(whole)).collect();
+            Template::parse(format)?.print(&values)?;
+        }
+        None if flags.quiet => table::print_rows(&cells(&["ID"])),
         None => {
             let mut columns = vec!["Repository", "Tag", "Digest", "ID", "CreatedSince", "Size"];
             let mut heading = vec!["REPOSITORY", "TAG", "DIGEST", "IMAGE ID", "CREATED", "SIZE"];
@@ -57,6 +57,65 @@ pub fn list(engine: &Engine, flags: &ListFlags) -> Result<u8> {
     Ok(0)
 }
 
+/// An image, with what is parsed of its record.
+struct Row<'a> {
+    image: &'a ImageRecord,
+    repository: String,
+    tag: String,
+    made: u64,
+}
+
+impl<'a> Row<'a> {
+    fn of(image: &'a ImageRecord) -> Self {
+        let (repository, tag) = repository_and_tag(image);
+        Self {
+            image,
+            repository,
+            tag,
+            made: made(image),
+        }
+    }
+
+    /// The newest first, then by name.
+    fn order(&self) -> (std::cmp::Reverse<u64>, &str, &str) {
+        (std::cmp::Reverse(self.made), &self.repository, &self.tag)
+    }
+
+    /// A field as text; none but those of [`Row::value`] are asked for.
+    fn cell(&self, field: &str, whole: bool) -> String {
+        match field {
+            "Repository" => self.repository.clone(),
+            "Tag" => self.tag.clone(),
+            "Digest" => self.image.target.digest.to_string(),
+            "ID" if whole => self.image.id.to_string(),
+            "ID" => self.image.id.short().to_owned(),
+            "CreatedSince" => table::ago(self.made),
+            "Size" => table::size(self.image.size),
+            _ => String::new(),
+        }
+    }
+
+    /// All fields, for a template.
+    fn value(&self, whole: bool) -> Value {
+        json!({
+            "Repository": self.repository,
+            "Tag": self.tag,
+            "Digest": self.cell("Digest", whole),
+            "ID": self.cell("ID", whole),
+            "CreatedSince": self.cell("CreatedSince", whole),
+            "CreatedAt": time::format(self.made),
+            "Created": time::format(self.made),
+            "Size": self.cell("Size", whole),
+            "VirtualSize": self.cell("Size", whole),
+            "Bytes": self.image.size,
+            "Containers": "N/A",
+            "Layers": self.image.layers.len(),
+            "Platform": self.image.platform.to_string(),
+            "Dangling": self.image.reference.is_none(),
+        })
+    }
+}
+
 /// When an image was made, or else loaded.
 fn made(image: &ImageRecord) -> u64 {
     let made = image.created.as_deref().and_then(time::parse);
@@ -70,31 +129,6 @@ pub fn repository_and_tag(image: &ImageRecord) -> (String, String) {
         Some(Ok(name)) => (name.familiar_name(), name.tag().unwrap_or(NONE).to_owned()),
         _ => (NONE.to_owned(), NONE.to_owned()),
     }
-}
-
-fn row(image: &ImageRecord, whole: bool) -> Value {
-    let (repository, tag) = repository_and_tag(image);
-    let id = match whole {
-        true => image.id.to_string(),
-        false => image.id.short().to_owned(),
-    };
-    let made = made(image);
-    json!({
-        "Repository": repository,
-        "Tag": tag,
-        "Digest": image.target.digest.to_string(),
-        "ID": id,
-        "CreatedSince": table::ago(made),
-        "CreatedAt": time::format(made),
-        "Created": time::format(made),
-        "Size": table::size(image.size),
-        "VirtualSize": table::size(image.size),
-        "Bytes": image.size,
-        "Containers": "N/A",
-        "Layers": image.layers.len(),
-        "Platform": image.platform.to_string(),
-        "Dangling": image.reference.is_none(),
-    })
 }
 
 /// Keeps the images that a filter selects.
