@@ -85,17 +85,18 @@ fn ask(prompt: &str, shown: bool) -> anyhow::Result<String> {
     if !isatty(&stdin) {
         bail!("standard input is no terminal; use --username and --password-stdin");
     }
-    eprint!("{prompt}");
     let before = tcgetattr(&stdin)?;
     if !shown {
+        // Before the prompt: who answers at once is not shown either, and nothing typed is dropped.
         let mut hidden = before.clone();
         hidden.local_modes.remove(LocalModes::ECHO);
-        tcsetattr(&stdin, OptionalActions::Flush, &hidden)?;
+        tcsetattr(&stdin, OptionalActions::Drain, &hidden)?;
     }
+    eprint!("{prompt}");
     let mut line = String::new();
     let read = stdin.lock().read_line(&mut line);
     if !shown {
-        tcsetattr(&stdin, OptionalActions::Flush, &before)?;
+        tcsetattr(&stdin, OptionalActions::Drain, &before)?;
         eprintln!();
     }
     read?;
