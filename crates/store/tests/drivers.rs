@@ -492,7 +492,13 @@ fn a_writable_layer_takes_every_change() {
         link(Kind::HardLink, "d/again", "d/large"),
     ];
     let mut seen = Vec::new();
+    let enforcing = std::fs::read("/sys/fs/selinux/enforce").is_ok_and(|text| text == b"1");
     for driver in [DriverKind::Overlay, DriverKind::Pool] {
+        if enforcing && driver == DriverKind::Pool {
+            carrack_testkit::skip!(
+                "SELinux forbids to copy up files of EROFS, which have no label"
+            );
+        }
         let temp = tempfile::tempdir().unwrap();
         let Loaded { store, image } =
             load(temp.path(), driver, std::slice::from_ref(&base)).unwrap();
