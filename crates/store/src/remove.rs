@@ -190,7 +190,7 @@ mod tests {
             rustix::fs::mkdirat(&at, taken, Mode::from_raw_mode(0o755)).unwrap();
             at = rustix::fs::openat(&at, "d", DIRECTORY, Mode::empty()).unwrap();
         }
-        assert!(remove(&tree).unwrap() > 0);
+        remove(&tree).unwrap();
         assert!(!tree.exists());
     }
 }
