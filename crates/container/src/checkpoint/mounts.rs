@@ -75,11 +75,7 @@ pub fn external(
     cgroups: &ContainerMounts,
 ) -> Result<Vec<External>, Error> {
     let linux = spec.linux.as_ref();
-    let context = plan::CgroupContext {
-        mounts: cgroups,
-        namespace: linux.is_some_and(|linux| validate::has(linux, NamespaceKind::Cgroup)),
-        privileged: false,
-    };
+    let namespace = linux.is_some_and(|linux| validate::has(linux, NamespaceKind::Cgroup));
     let mut list = Vec::new();
     for (index, mount) in spec.mounts.iter().enumerate() {
         match sort(mount, index)? {
@@ -89,6 +85,13 @@ pub fn external(
                 source: bundle.join(&mount.source).to_string_lossy().into_owned(),
             }),
             Sort::Cgroup => {
+                let context = plan::CgroupContext {
+                    mounts: cgroups,
+                    // What criu reads of a v1 hierarchy (`release_agent`) a user namespace may not
+                    // mount with; what is bound from outside looks the same.
+                    namespace: namespace && plan::is_unified(mount, cgroups),
+                    privileged: false,
+                };
                 let plans = plan::cgroup_plan(mount, index, &context)?;
                 list.extend(plans.into_iter().filter_map(|plan| match plan.kind {
                     MountKind::Bind {

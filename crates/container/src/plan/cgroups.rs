@@ -41,7 +41,7 @@ pub fn cgroup_plan(
     let field = format!("mounts[{index}]");
     let destination = inside(&mount.destination);
     let options = options::parse(&mount.options);
-    let unified = mount.kind == V2 || !context.mounts.tmpfs;
+    let unified = is_unified(mount, context.mounts);
     check(mount, &options, &field, unified && context.namespace)?;
     let builder = Builder {
         field: &field,
@@ -52,6 +52,11 @@ pub fn cgroup_plan(
         return Ok(vec![builder.unified(&destination)?]);
     }
     builder.gathering(&destination)
+}
+
+/// Whether the mount is of the v2 hierarchy by itself, and not of what v1 gathers.
+pub fn is_unified(mount: &Mount, mounts: &ContainerMounts) -> bool {
+    mount.kind == V2 || !mounts.tmpfs
 }
 
 /// What means nothing for a mount that stands for the host's hierarchies. Of those only v2 in

@@ -15,7 +15,7 @@ mod rootfs;
 mod terminal;
 
 pub use caps::CapPlan;
-pub use cgroups::{CgroupContext, cgroup_plan};
+pub use cgroups::{CgroupContext, cgroup_plan, is_unified};
 pub use devices::{DevicePlan, device_plans, device_rules};
 pub use mounts::{Detached, Fresh, MountKind, MountPlan, inside};
 #[cfg(fuzzing)]

@@ -135,6 +135,16 @@ impl Network {
         format!("/proc/{}/ns/net", self.0.id())
     }
 
+    /// Whether criu's lock is still there: before 4.1 it cannot take it back when `iptables`
+    /// stands over nftables.
+    fn is_locked(&self) -> bool {
+        let net = format!("--net={}", self.path());
+        let shown = Command::new("nsenter")
+            .args([&net, "iptables", "-S"])
+            .output();
+        String::from_utf8_lossy(&shown.unwrap().stdout).contains("-j CRIU")
+    }
+
     /// Connects to [`PORT`], sends the words and closes.
     fn says(&self, words: &str) {
         let script = format!("printf {words} >/dev/tcp/127.0.0.1/{PORT}");
@@ -194,6 +204,10 @@ fn established_connections_go_on() {
     let mut options = world.restore_options(null());
     options.criu.tcp_established = true;
     let restored = told(world.runtime().restore(&world.id, options));
+    if network.is_locked() {
+        stop(restored.container);
+        carrack_testkit::skip!("criu before 4.1 leaves the network locked");
+    }
     world.wait_past(at + 1);
     stop(restored.container);
     world.assert_nothing_left();
@@ -248,6 +262,10 @@ fn connections_that_nobody_accepted_are_left_out_when_asked() {
     reap(&created);
     stop(created.container);
     let restored = world.restore(null());
+    if network.is_locked() {
+        stop(restored.container);
+        carrack_testkit::skip!("criu before 4.1 leaves the network locked");
+    }
     network.says("after");
     std::fs::write(root.join("go"), "").unwrap();
     wait_for("what the accepted connection said", || {
@@ -274,7 +292,15 @@ fn a_terminal_of_the_outside_needs_leave() {
     refused(&created, world.dump(), "/dev/pts");
     let mut options = world.dump();
     options.criu.shell_job = true;
-    store(created, options);
+    // criu finds no mount for it when the container has a mount namespace of its own: 3.17 when
+    // it stores, 4.1 when it restores.
+    if let Err(error) = created.container.checkpoint(options) {
+        assert!(tell(&error).contains("mount"), "{}", tell(&error));
+        stop(created.container);
+        return world.assert_nothing_left();
+    }
+    reap(&created);
+    stop(created.container);
 
     let (mut second, streams) = terminal();
     let mut options = world.restore_options(streams);
@@ -285,7 +311,6 @@ fn a_terminal_of_the_outside_needs_leave() {
             second.expect("got two");
             stop(restored.container);
         }
-        // criu 4.1 finds no mount for it when the container has a mount namespace of its own.
         Err(error) => assert!(tell(&error).contains("mount"), "{}", tell(&error)),
     }
     world.assert_nothing_left();
