@@ -172,7 +172,7 @@ fn established_connections_go_on() {
             to.write_all(&[count]).unwrap();
             let mut byte = [0];
             from.read_exact(&mut byte).unwrap();
-            std::fs::write("/count.new", byte[0].to_string()).unwrap();
+            std::fs::write("/count.new", format!("{}\n", byte[0])).unwrap();
             std::fs::rename("/count.new", "/count").unwrap();
             std::thread::sleep(Duration::from_millis(100));
         }
