@@ -56,6 +56,7 @@ lint:
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	$(CARGO) xtask tidy
+	$(CARGO) xtask fuzz --check
 
 clean:
 	$(CARGO) clean

@@ -18,7 +18,7 @@ fuzz_target!(|text: &str| {
     let _ = text.parse::<Network>();
     let _ = text.parse::<Capability>();
     let _ = text.parse::<Ulimit>();
-    let _ = units::bytes(text);
+    let _ = carrack_spec::parse_size(text);
     let _ = units::duration_ns(text);
     let _ = units::signal(text);
 });

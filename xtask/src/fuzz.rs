@@ -4,6 +4,9 @@
 //! `cargo-fuzz` when it is missing. Inputs that were found stay in `fuzz/corpus`,
 //! crashes in `fuzz/artifacts`; neither is committed. Seeds are in `fuzz/seeds`.
 //! `FUZZ_SECONDS` is the time for each target; arguments name targets.
+//!
+//! `cargo xtask fuzz --check` compiles the targets with the ordinary toolchain and runs none, so that a
+//! change elsewhere that breaks one is seen.
 
 use std::fs;
 use std::path::Path;
@@ -14,8 +17,11 @@ use anyhow::{Context, Result, bail};
 /// Seconds for each target unless `FUZZ_SECONDS` says otherwise.
 const SECONDS: u64 = 60;
 
-/// Runs the targets; true when none found anything.
+/// Runs the targets, or only checks them; true when nothing was found.
 pub fn run(root: &Path, wanted: &[String]) -> Result<bool> {
+    if wanted == ["--check"] {
+        return Ok(check(root));
+    }
     if !succeeds(Command::new("cargo").args(["+nightly", "--version"])) {
         bail!("fuzzing needs a nightly toolchain: rustup toolchain install nightly");
     }
@@ -53,6 +59,21 @@ pub fn run(root: &Path, wanted: &[String]) -> Result<bool> {
     };
     println!("\nfuzz: {} targets, {word}", targets.len());
     Ok(failed.is_empty())
+}
+
+/// Compiles without linking: the engine, which needs a C++ compiler, is named and not built.
+fn check(root: &Path) -> bool {
+    let target = root.join("target/fuzz-check");
+    succeeds(
+        Command::new("cargo")
+            .args(["clippy", "--quiet", "--locked", "--manifest-path"])
+            .arg(root.join("fuzz/Cargo.toml"))
+            .arg("--target-dir")
+            .arg(&target)
+            .args(["--", "-D", "warnings"])
+            .env("CUSTOM_LIBFUZZER_PATH", target.join("libfuzzer.a"))
+            .env("RUSTFLAGS", "--cfg fuzzing"),
+    )
 }
 
 fn fuzz(root: &Path, target: &str, seconds: u64) -> Result<bool> {
