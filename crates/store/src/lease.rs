@@ -146,7 +146,19 @@ impl Lease {
     /// # Errors
     /// The lease cannot be written.
     pub fn protect_layer(&self, diff_id: &Digest) -> Result<bool, StoreError> {
-        self.protect("layer", diff_id, || self.store.has_layer(diff_id))
+        Ok(self.protect_layers([diff_id])?.is_none())
+    }
+
+    /// Keeps layers from being removed as long as the lease lives, all under one hold of the lock. The
+    /// first that is not there is given back, and then none is kept.
+    ///
+    /// # Errors
+    /// The lease cannot be written.
+    pub fn protect_layers<'a>(
+        &self,
+        diff_ids: impl IntoIterator<Item = &'a Digest>,
+    ) -> Result<Option<&'a Digest>, StoreError> {
+        self.protect("layer", diff_ids, |digest| self.store.has_layer(digest))
     }
 
     /// Keeps a blob from being removed as long as the lease lives; false when it is not there.
@@ -154,7 +166,18 @@ impl Lease {
     /// # Errors
     /// The lease cannot be written.
     pub fn protect_blob(&self, digest: &Digest) -> Result<bool, StoreError> {
-        self.protect("blob", digest, || self.store.has_blob(digest))
+        Ok(self.protect_blobs([digest])?.is_none())
+    }
+
+    /// As [`Lease::protect_layers`], of blobs.
+    ///
+    /// # Errors
+    /// The lease cannot be written.
+    pub fn protect_blobs<'a>(
+        &self,
+        digests: impl IntoIterator<Item = &'a Digest>,
+    ) -> Result<Option<&'a Digest>, StoreError> {
+        self.protect("blob", digests, |digest| self.store.has_blob(digest))
     }
 
     /// A name for something unfinished, which goes away with the lease.
@@ -168,25 +191,36 @@ impl Lease {
 
     /// The line is written before the thing is there, for one who puts it there under the same lock.
     pub(crate) fn announce(&self, kind: &str, digest: &Digest) -> Result<(), StoreError> {
-        let line = format!("{kind} {}\n", digest.hex());
-        (&self.file)
-            .write_all(line.as_bytes())
-            .map_err(StoreError::io("write", &self.path))
+        self.write(&line(kind, digest))
     }
 
-    fn protect(
+    fn protect<'a>(
         &self,
         kind: &str,
-        digest: &Digest,
-        exists: impl Fn() -> bool,
-    ) -> Result<bool, StoreError> {
+        digests: impl IntoIterator<Item = &'a Digest>,
+        exists: impl Fn(&Digest) -> bool,
+    ) -> Result<Option<&'a Digest>, StoreError> {
         let _held = self.store.committing()?;
-        if !exists() {
-            return Ok(false);
+        let mut lines = String::new();
+        for digest in digests {
+            if !exists(digest) {
+                return Ok(Some(digest));
+            }
+            lines += &line(kind, digest);
         }
-        self.announce(kind, digest)?;
-        Ok(true)
+        self.write(&lines)?;
+        Ok(None)
     }
+
+    fn write(&self, lines: &str) -> Result<(), StoreError> {
+        (&self.file)
+            .write_all(lines.as_bytes())
+            .map_err(StoreError::io("write", &self.path))
+    }
+}
+
+fn line(kind: &str, digest: &Digest) -> String {
+    format!("{kind} {}\n", digest.hex())
 }
 
 impl Drop for Lease {

@@ -9,12 +9,11 @@
 
 use crate::digesting::digest_of;
 use crate::durable::{self, remove_path};
+use crate::gc;
 use crate::gc::Reclaimed;
 use crate::images::{ImageError, ImageRecord};
-use crate::layers::LayerError;
 use crate::lease::Lease;
 use crate::store::{Store, StoreError};
-use crate::{BlobError, gc};
 use carrack_spec::image::{self, Descriptor, Index};
 use carrack_spec::{Digest, Reference};
 use serde::{Deserialize, Serialize};
@@ -284,16 +283,7 @@ impl Store {
             let MemberSource::Store(record) = &member.source else {
                 continue;
             };
-            for digest in record.blobs() {
-                if !lease.protect_blob(digest)? {
-                    return Err(BlobError::Missing(digest.clone()).into());
-                }
-            }
-            for layer in &record.layers {
-                if !lease.protect_layer(layer)? {
-                    return Err(LayerError::Missing(layer.clone()).into());
-                }
-            }
+            lease.protect_image(record)?;
         }
         Ok(())
     }

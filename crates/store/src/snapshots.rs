@@ -97,10 +97,8 @@ impl Store {
     ) -> Result<Snapshot, SnapshotError> {
         let to = self.snapshot_path(id);
         let lease = self.lease()?;
-        for layer in &image.layers {
-            if !lease.protect_layer(layer)? {
-                return Err(SnapshotError::MissingLayer(layer.clone()));
-            }
+        if let Some(missing) = lease.protect_layers(&image.layers)? {
+            return Err(SnapshotError::MissingLayer(missing.clone()));
         }
         let root = self.driver().prepare(&lease, &image.layers)?;
         let at = lease.temporary();
@@ -148,10 +146,8 @@ impl Store {
     /// [`DriverError`] carries the kernel's message.
     pub fn mount_image(&self, image: &ImageRecord) -> Result<OwnedFd, SnapshotError> {
         let lease = self.lease()?;
-        for layer in &image.layers {
-            if !lease.protect_layer(layer)? {
-                return Err(SnapshotError::MissingLayer(layer.clone()));
-            }
+        if let Some(missing) = lease.protect_layers(&image.layers)? {
+            return Err(SnapshotError::MissingLayer(missing.clone()));
         }
         Ok(self.driver().mount(&MountRequest {
             lease: &lease,

@@ -289,6 +289,25 @@ fn a_layer_that_is_relied_on_is_not_collected() {
     assert_eq!(gone.layers, [made.diff_id]);
 }
 
+#[test]
+fn of_layers_that_are_not_all_there_none_is_kept() {
+    if root_only() {
+        return;
+    }
+    let (_temp, store) = store();
+    let image = load(&store, "a", "1");
+    let absent = format!("sha256:{}", "0".repeat(64)).parse().unwrap();
+    let lease = store.lease().unwrap();
+    let wanted = image.layers.iter().chain([&absent]);
+    assert_eq!(lease.protect_layers(wanted).unwrap(), Some(&absent));
+    store.remove_image("a", false).unwrap();
+    assert!(!store.has_layer(&image.layers[0]));
+    let image = load(&store, "a", "1");
+    assert_eq!(lease.protect_layers(&image.layers).unwrap(), None);
+    store.remove_image("a", false).unwrap();
+    assert!(store.has_layer(&image.layers[0]));
+}
+
 /// What is done to a store to damage it: where, and to which layer's directory or store.
 type Damage = (&'static str, fn(&Store, &ImageRecord));
 

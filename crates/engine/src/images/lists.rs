@@ -424,12 +424,10 @@ impl Engine {
 }
 
 fn protect(lease: &Lease, record: &ImageRecord) -> Result<(), ImagesError> {
-    for digest in [&record.manifest, &record.id] {
-        if !lease.protect_blob(digest)? {
-            return Err(BlobError::Missing(digest.clone()).into());
-        }
+    match lease.protect_blobs([&record.manifest, &record.id])? {
+        Some(missing) => Err(BlobError::Missing(missing.clone()).into()),
+        None => Ok(()),
     }
-    Ok(())
 }
 
 /// The manifest of another machine than this one, of an image that was pulled.

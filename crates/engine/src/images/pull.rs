@@ -15,7 +15,7 @@ use crate::{Engine, EngineError};
 use carrack_registry::{Document, DocumentKind, Repository, Which};
 use carrack_spec::image::{self, ImageConfig, LAYERS_MAX, Manifest, Platform, media_type};
 use carrack_spec::{Digest, Reference};
-use carrack_store::{ImageRecord, Ingested, LayerSource, Lease};
+use carrack_store::{BlobError, ImageError, ImageRecord, Ingested, LayerError, LayerSource, Lease};
 use std::collections::BTreeMap;
 
 /// Deepest nesting of indexes that is followed.
@@ -178,17 +178,13 @@ impl Engine {
         if !there {
             return Ok(None);
         }
-        for digest in [&record.target.digest, &record.manifest, &record.id] {
-            if !lease.protect_blob(digest)? {
-                return Ok(None);
-            }
+        match lease.protect_image(&record) {
+            Ok(()) => Ok(Some(record)),
+            Err(
+                ImageError::Blob(BlobError::Missing(_)) | ImageError::Layer(LayerError::Missing(_)),
+            ) => Ok(None),
+            Err(error) => Err(error.into()),
         }
-        for layer in &record.layers {
-            if !lease.protect_layer(layer)? {
-                return Ok(None);
-            }
-        }
-        Ok(Some(record))
     }
 }
 

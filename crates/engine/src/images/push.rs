@@ -102,10 +102,8 @@ impl Engine {
             });
         }
         let lease = self.store().lease()?;
-        for digest in [&record.manifest, &record.id] {
-            if !lease.protect_blob(digest)? {
-                return Err(carrack_store::BlobError::Missing(digest.clone()).into());
-            }
+        if let Some(missing) = lease.protect_blobs([&record.manifest, &record.id])? {
+            return Err(carrack_store::BlobError::Missing(missing.clone()).into());
         }
         let mounts = self.mountable(&record, &place)?;
         let sink = transport::sink(&place, access, self.store(), mounts)?;

@@ -196,16 +196,7 @@ impl Store {
     /// # Errors
     /// Something that the record names is missing, or the record cannot be written.
     pub fn put_image(&self, lease: &Lease, record: &ImageRecord) -> Result<(), ImageError> {
-        for digest in record.blobs() {
-            if !lease.protect_blob(digest)? {
-                return Err(BlobError::Missing(digest.clone()).into());
-            }
-        }
-        for layer in &record.layers {
-            if !lease.protect_layer(layer)? {
-                return Err(LayerError::Missing(layer.clone()).into());
-            }
-        }
+        lease.protect_image(record)?;
         self.driver()
             .prepare(lease, &record.layers)
             .map_err(|e| LayerError::Unpack(record.name(), e))?;
@@ -319,6 +310,22 @@ impl Store {
             log::warn!("left out an image: {error}");
         }
         Ok(found)
+    }
+}
+
+impl Lease {
+    /// Keeps the documents and layers of an image from being removed as long as the lease lives.
+    ///
+    /// # Errors
+    /// One of them is missing.
+    pub fn protect_image(&self, record: &ImageRecord) -> Result<(), ImageError> {
+        if let Some(missing) = self.protect_blobs(record.blobs())? {
+            return Err(BlobError::Missing(missing.clone()).into());
+        }
+        match self.protect_layers(&record.layers)? {
+            Some(missing) => Err(LayerError::Missing(missing.clone()).into()),
+            None => Ok(()),
+        }
     }
 }
 
