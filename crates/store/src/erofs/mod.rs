@@ -1,6 +1,6 @@
 //! Writes EROFS images: a [`Tree`] in, the bytes of a file system out that the kernel mounts.
 //!
-//! Pure: no file is opened and no clock is read. The same tree gives the same bytes, whatever order its
+//! Pure: no file is opened and no clock is read ([`root`] reads an open file). The same tree gives the same bytes, whatever order its
 //! inodes were made in below one another, so an image can be compared and verified by its digest.
 //!
 //! ```text
@@ -38,10 +38,12 @@ mod attributes;
 mod format;
 mod hash;
 mod layout;
+mod read;
 mod tree;
 mod write;
 
 pub use attributes::has_attribute;
+pub use read::{Root, root};
 pub use tree::{Content, Inode, InodeId, Limit, ObjectId, Tree, TreeError, object_path};
 pub use write::{Options, WriteError, write};
 

@@ -2,6 +2,7 @@
 
 use super::*;
 use std::collections::BTreeMap;
+use std::io::Write;
 
 fn inode(content: Content) -> Inode {
     Inode {
@@ -54,6 +55,29 @@ fn an_object_stands_below_its_first_byte() {
     assert!(path(false).starts_with("ab/01ab"), "{}", path(false));
     assert_eq!(path(false).len(), 65);
     assert_eq!(path(true), path(false) + "s");
+}
+
+#[test]
+fn the_root_is_found_in_an_image() {
+    for (uid, gid, mtime) in [(7, 8, (0, 0)), (70_000, 8, (0, 0)), (0, 70_000, (5, 6))] {
+        let mut tree = Tree::new(Inode {
+            mode: 0o1750,
+            uid,
+            gid,
+            mtime,
+            ..directory()
+        });
+        let below = tree.add(directory());
+        link(&mut tree, InodeId::ROOT, b"below", below);
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&image(&tree, true)).unwrap();
+        let mode = 0o1750;
+        assert_eq!(root(&file).unwrap(), Root { uid, gid, mode });
+    }
+    let mut file = tempfile::tempfile().unwrap();
+    assert!(root(&file).is_err());
+    file.write_all(&[0; 8192]).unwrap();
+    assert!(root(&file).is_err());
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! The images of chains of layers: the file `erofs` of a chain's directory (see `crate::trees`).
 
 use super::merge::{merge, nothing};
+use super::mount::mount;
 use super::objects::Pool;
 use super::replay;
 use crate::driver::DriverError;
@@ -48,6 +49,8 @@ pub(super) fn image(
         file.sync_all().map_err(StoreError::io("flush", &new))?;
         Ok(sync_directory(at)?)
     })?;
+    // What this kernel does not mount is told when an image comes in, not when it is to run.
+    mount(&image, None)?;
     Ok(image)
 }
 
