@@ -21,9 +21,11 @@ use crate::store::StoreError;
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 use std::collections::HashSet;
+use std::ffi::CString;
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -147,7 +149,8 @@ impl Pool {
         }
     }
 
-    /// Moves away what neither the layers at `kept` nor those being unpacked below `unfinished` rely on.
+    /// Moves away what neither the layers at `kept` nor those being unpacked below `unfinished` rely on:
+    /// a directory as a whole if nothing in it is wanted.
     pub(super) fn collect(
         &self,
         kept: &[PathBuf],
@@ -162,16 +165,69 @@ impl Pool {
         for layer in list(unfinished)? {
             wanted.extend(read_list(&layer.join(UNFINISHED))?);
         }
-        let wanted: HashSet<PathBuf> = wanted.iter().map(|id| self.path(id)).collect();
+        let wanted: HashSet<String> = wanted.iter().map(flat_name).collect();
+        let mut away = None;
         for directory in list(&self.root)? {
-            for path in list(&directory)? {
-                if !wanted.contains(&path) {
-                    std::fs::rename(&path, trash()).map_err(StoreError::io("move away", path))?;
+            let failed = |action, path: &Path| {
+                let path = path.to_owned();
+                move |e: Errno| StoreError::io(action, path)(e.into())
+            };
+            let from = match rustix::fs::open(&directory, DIRECTORY, Mode::empty()) {
+                Err(Errno::NOTDIR | Errno::LOOP) => continue,
+                other => other.map_err(failed("open", &directory))?,
+            };
+            let (needed, left) = divide(&from, &directory, &wanted)?;
+            if !needed {
+                std::fs::rename(&directory, trash())
+                    .map_err(StoreError::io("move away", &directory))?;
+            } else if !left.is_empty() {
+                let to = match &mut away {
+                    Some(to) => to,
+                    none => none.insert(make(&trash())?),
+                };
+                let above = directory.file_name().unwrap_or_default();
+                for name in left {
+                    let new = [above.as_bytes(), name.as_bytes()].concat();
+                    rustix::fs::renameat(&from, &name, &*to, new)
+                        .map_err(failed("move away from", &directory))?;
                 }
             }
         }
         Ok(())
     }
+}
+
+/// Whether anything in a directory of the pool is wanted, and the names of what is not.
+fn divide(
+    directory: &OwnedFd,
+    path: &Path,
+    wanted: &HashSet<String>,
+) -> Result<(bool, Vec<CString>), StoreError> {
+    let failed = |e: Errno| StoreError::io("list", path)(e.into());
+    let mut whole = path.file_name().unwrap_or_default().to_owned().into_vec();
+    let above = whole.len();
+    let (mut needed, mut left) = (false, Vec::new());
+    for entry in rustix::fs::Dir::read_from(directory).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        let name = entry.file_name();
+        if name == c"." || name == c".." {
+            continue;
+        }
+        whole.truncate(above);
+        whole.extend_from_slice(name.to_bytes());
+        match std::str::from_utf8(&whole) {
+            Ok(whole) if wanted.contains(whole) => needed = true,
+            _ => left.push(name.to_owned()),
+        }
+    }
+    Ok((needed, left))
+}
+
+/// A directory for what is moved away.
+fn make(path: &Path) -> Result<OwnedFd, StoreError> {
+    rustix::fs::mkdir(path, Mode::from_raw_mode(0o700))
+        .and_then(|()| rustix::fs::open(path, DIRECTORY, Mode::empty()))
+        .map_err(|e| StoreError::io("make the directory", path)(e.into()))
 }
 
 /// Entries of a directory; none of what is no directory, or gone.

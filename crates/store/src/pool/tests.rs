@@ -238,6 +238,54 @@ fn usage_counts_what_is_shared_once() {
 }
 
 #[test]
+fn what_is_wanted_stays_in_its_place() {
+    require!(carrack_testkit::skip::root());
+    let temp = tempfile::tempdir().unwrap();
+    std::fs::create_dir(temp.path().join("tmp")).unwrap();
+    let objects = temp.path().join("objects");
+    let object = |first, last| {
+        let mut digest = [last; 32];
+        digest[0] = first;
+        ObjectId {
+            digest,
+            sparse: last % 2 == 1,
+        }
+    };
+    let path = |id: &ObjectId| objects.join(crate::erofs::object_path(id));
+    let (kept, beside) = (object(1, 1), [object(1, 2), object(1, 3)]);
+    let alone = [object(2, 1), object(2, 2)];
+    for id in beside.iter().chain(&alone).chain([&kept]) {
+        std::fs::create_dir_all(path(id).parent().unwrap()).unwrap();
+        std::fs::write(path(id), [7; 600]).unwrap();
+    }
+    let layer = temp.path().join("layer");
+    std::fs::create_dir(&layer).unwrap();
+    std::fs::write(layer.join("objects"), to_bytes(&kept)).unwrap();
+    let pool = super::Pool::new(temp.path(), false);
+    let given = std::cell::Cell::new(0);
+    let trash = || {
+        given.set(given.get() + 1);
+        temp.path().join(format!("tmp/1.{}", given.get()))
+    };
+    let collect = |kept: &[std::path::PathBuf]| {
+        pool.collect(kept, &temp.path().join("tmp"), &trash)
+            .unwrap();
+    };
+    collect(std::slice::from_ref(&layer));
+    assert!(path(&kept).exists());
+    assert!(!beside.iter().chain(&alone).any(|id| path(id).exists()));
+    assert!(!path(&alone[0]).parent().unwrap().exists());
+    // One directory as it was, one for all that had to be picked out.
+    assert_eq!(given.get(), 2);
+    collect(&[layer]);
+    assert_eq!(given.get(), 2);
+    collect(&[]);
+    let left: Vec<_> = std::fs::read_dir(&objects).unwrap().flatten().collect();
+    assert_eq!(left.len(), 1, "{left:?}");
+    assert_eq!(left[0].file_name(), "lock");
+}
+
+#[test]
 fn a_sparse_file_is_no_file_without_holes() {
     require!(carrack_testkit::skip::root());
     let temp = tempfile::tempdir().unwrap();
