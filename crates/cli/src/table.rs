@@ -21,12 +21,19 @@ fn plain(c: char) -> char {
     if c.is_control() { '?' } else { c }
 }
 
+fn letters(cell: &str) -> usize {
+    match cell.is_ascii() {
+        true => cell.len(),
+        false => cell.chars().count(),
+    }
+}
+
 fn text(header: &[&str], rows: &[Vec<String>]) -> String {
     let width = |column: usize| {
         let cells = rows
             .iter()
             .filter_map(|r| r.get(column))
-            .map(|c| c.chars().count());
+            .map(|c| letters(c));
         cells
             .chain(header.get(column).map(|h| h.len()))
             .max()
@@ -37,10 +44,13 @@ fn text(header: &[&str], rows: &[Vec<String>]) -> String {
     let header: Vec<String> = header.iter().map(|h| (*h).to_owned()).collect();
     for row in std::iter::once(&header).chain(rows) {
         for (cell, width) in row.iter().zip(&widths) {
-            let start = text.len();
-            text.extend(cell.chars().map(plain));
-            let used = text.get(start..).map_or(0, |cell| cell.chars().count());
-            text.extend(std::iter::repeat_n(' ', width.saturating_sub(used) + 3));
+            // Nearly every cell goes as it is, at once.
+            match cell.bytes().all(|b| matches!(b, b' '..=b'~')) {
+                true => text.push_str(cell),
+                false => text.extend(cell.chars().map(plain)),
+            }
+            let gap = width.saturating_sub(letters(cell)) + 3;
+            text.extend(std::iter::repeat_n(' ', gap));
         }
         text.truncate(text.trim_end_matches(' ').len());
         text.push('\n');

@@ -5,6 +5,7 @@
 //! record is written last, so whatever it names is in the store.
 
 mod record;
+mod records;
 
 use crate::blobs::BlobError;
 use crate::durable;

@@ -2,17 +2,14 @@
 
 use crate::digesting::digest_of;
 use crate::images::ImageError;
-use crate::store::{Store, StoreError};
+use crate::store::Store;
 use carrack_spec::image::{self, Descriptor, Platform};
 use carrack_spec::{Digest, Reference};
-use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
 /// Format of the records this build writes; another number is an error, never a guess.
 const RECORD_VERSION: u32 = 2;
-/// What one read takes; records are smaller unless they have hundreds of layers.
-const READ_BYTES: usize = 16 << 10;
 
 /// What the store knows of one image under one name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -120,63 +117,10 @@ impl Store {
             .join(digest_of(key.as_bytes()).hex())
             .with_extension("json")
     }
-
-    /// All records in no order, and those that cannot be read. One that vanishes meanwhile is in neither.
-    pub(crate) fn records(&self) -> Result<(Vec<Found>, Vec<ImageError>), StoreError> {
-        let path = self.path("images");
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let failed = |e: rustix::io::Errno| StoreError::io("list", &path)(e.into());
-        let directory = rustix::fs::open(&path, flags, Mode::empty()).map_err(failed)?;
-        let listing = rustix::fs::Dir::read_from(&directory).map_err(failed)?;
-        let mut buffer = Vec::with_capacity(READ_BYTES);
-        let (mut found, mut bad) = (Vec::new(), Vec::new());
-        for entry in listing {
-            let entry = entry.map_err(failed)?;
-            let Ok(name) = entry.file_name().to_str() else {
-                continue;
-            };
-            if !name.ends_with(".json") {
-                continue;
-            }
-            let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-            let file = match rustix::fs::openat(&directory, name, flags, Mode::empty()) {
-                Ok(fd) => fd,
-                Err(rustix::io::Errno::NOENT) => continue,
-                Err(e) => {
-                    bad.push(StoreError::io("open", path.join(name))(e.into()).into());
-                    continue;
-                }
-            };
-            buffer.clear();
-            let read = read_all(&file, &mut buffer);
-            let path = path.join(name);
-            match read {
-                Err(e) => bad.push(StoreError::io("read", path)(e.into()).into()),
-                Ok(()) => match parse(path, &buffer) {
-                    Ok(record) => found.push(record),
-                    Err(error) => bad.push(error),
-                },
-            }
-        }
-        Ok((found, bad))
-    }
 }
 
-/// One call for a short file: a read that leaves room in the buffer has met the end.
-fn read_all(file: &std::os::fd::OwnedFd, buffer: &mut Vec<u8>) -> Result<(), rustix::io::Errno> {
-    loop {
-        buffer.reserve(READ_BYTES);
-        let room = buffer.capacity() - buffer.len();
-        let got = rustix::io::retry_on_intr(|| {
-            rustix::io::read(file, rustix::buffer::spare_capacity(buffer))
-        })?;
-        if got < room || buffer.len() > image::DOCUMENT_BYTES_MAX {
-            return Ok(());
-        }
-    }
-}
-
-fn parse(path: PathBuf, bytes: &[u8]) -> Result<Found, ImageError> {
+/// The record in the file at `path`, which has these bytes.
+pub(super) fn parse(path: PathBuf, bytes: &[u8]) -> Result<Found, ImageError> {
     #[derive(Deserialize)]
     struct Version {
         version: u32,
