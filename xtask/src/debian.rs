@@ -74,6 +74,11 @@ pub const TESTS: &[Package] = &[
         "/usr/bin/fsck.erofs",
         "the oracle for EROFS images",
     ),
+    package(
+        "fuse-overlayfs",
+        "/usr/bin/fuse-overlayfs",
+        "a store where the kernel mounts no overlay",
+    ),
     package("podman", "/usr/bin/podman", "a real client of the runtime"),
     package(
         "containerd",

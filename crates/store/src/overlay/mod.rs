@@ -16,6 +16,7 @@ mod implied;
 mod kept;
 mod mended;
 mod mount;
+mod placed;
 mod unpack;
 mod verify;
 
@@ -154,7 +155,7 @@ impl Driver for Overlay {
             request.upper,
             request.idmap,
             self.privilege,
-            &request.lease.temporary(),
+            request.lease,
         )?)
     }
 }

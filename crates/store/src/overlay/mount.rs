@@ -6,18 +6,22 @@
 //!
 //! Directories are named to the kernel through descriptors (`/proc/self/fd/N`): no path is too long and
 //! no character of a path is special. Layers are added one by one with `lowerdir+` (Linux 6.5); an
-//! older kernel takes them in one option of at most 255 bytes, which is enough for 13 layers.
+//! older kernel takes 13 of them in one option, and more, or what it refuses at all, goes the ways of
+//! [`placed`].
 
-use super::Privilege;
+use super::{Privilege, placed};
 use crate::driver::Upper;
+use crate::lease::Lease;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
-use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
+use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 /// fsconfig(2) refuses longer values.
 const OPTION_BYTES_MAX: usize = 255;
+/// mount(2) cuts longer options off.
+const PAGE_BYTES_MAX: usize = 4095;
 const MESSAGE_BYTES_MAX: usize = 1024;
 const DIRECTORY: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
@@ -47,6 +51,18 @@ pub enum OverlayError {
     /// The kernel is too old for so many layers.
     #[error("this kernel cannot mount {0} layers; Linux 6.5 or newer is needed for that many")]
     TooManyLayers(usize),
+    /// fuse-overlayfs does not mount, for the reason given.
+    #[error("fuse-overlayfs cannot mount the overlay: {0}")]
+    Program(String),
+    /// Nobody mounts the overlay.
+    #[error("{program}, and the kernel refuses by itself")]
+    Nobody {
+        /// Why fuse-overlayfs does not.
+        program: Box<OverlayError>,
+        /// Why the kernel does not.
+        #[source]
+        kernel: Box<OverlayError>,
+    },
     /// The kernel refused; `message` is what it said.
     #[error("cannot mount the overlay ({step}){message}")]
     Mount {
@@ -66,6 +82,13 @@ impl OverlayError {
         let invalid = Some(Errno::INVAL.raw_os_error());
         matches!(self, Self::Mount { source, .. } if source.raw_os_error() == invalid)
     }
+
+    /// The kernel makes no overlay of such directories, or for such a caller.
+    fn is_beyond_kernel(&self) -> bool {
+        let codes = [Errno::INVAL, Errno::PERM, Errno::NODEV, Errno::OPNOTSUPP];
+        let codes = codes.map(|code| Some(code.raw_os_error()));
+        matches!(self, Self::Mount { source, .. } if codes.contains(&source.raw_os_error()))
+    }
 }
 
 /// Mounts `lowers` (topmost first), under `upper` when there is one.
@@ -73,7 +96,7 @@ impl OverlayError {
 /// With a user namespace in `idmap`, every layer is mounted with its map of owners first, so the files
 /// stay as they are and only look as if they belonged to the container's users.
 ///
-/// `place` does not exist; a directory is there for a moment when an older kernel needs one.
+/// A directory is there for a moment, with the lease's leave, when an older kernel needs one.
 ///
 /// Needs CAP_SYS_ADMIN in the user namespace of the mount namespace.
 ///
@@ -84,28 +107,73 @@ pub(super) fn mount_detached(
     upper: Option<Upper<'_>>,
     idmap: Option<BorrowedFd<'_>>,
     privilege: Privilege,
-    place: &Path,
+    lease: &Lease,
 ) -> Result<OwnedFd, OverlayError> {
     let open = |path: &Path| match idmap {
         Some(userns) => open_mapped(path, userns),
         None => open(path),
     };
-    let lowers = lowers
-        .iter()
-        .map(|p| open(p))
-        .collect::<Result<Vec<_>, _>>()?;
+    let opened = lowers.iter().map(|path| open(path));
+    let opened = opened.collect::<Result<Vec<_>, _>>()?;
     let directories = upper.map(|u| open_upper(u, &open)).transpose()?;
     let detached: Vec<&OwnedFd> = match idmap {
-        Some(_) => lowers
+        Some(_) => opened
             .iter()
             .chain(directories.iter().map(|d| &d.mount))
             .collect(),
         None => Vec::new(),
     };
-    let upper = upper.zip(directories.as_ref());
-    attached_if_need_be(&detached, place, || {
-        assemble(&lowers, None, upper, privilege)
-    })
+    let both = upper.zip(directories.as_ref());
+    let made = attached_if_need_be(&detached, &lease.temporary(), || {
+        match assemble(&opened, None, both, privilege) {
+            Err(OverlayError::Mount { source, .. }) if is_too_long(&source) => {
+                mount_by_options(&opened, both, privilege, &lease.temporary())
+            }
+            other => other,
+        }
+    });
+    match made {
+        Err(kernel) if idmap.is_none() && kernel.is_beyond_kernel() => {
+            placed::by_program(lowers, upper, &lease.temporary()).map_err(|program| {
+                OverlayError::Nobody {
+                    program: Box::new(program),
+                    kernel: Box::new(kernel),
+                }
+            })
+        }
+        made => made,
+    }
+}
+
+fn is_too_long(error: &std::io::Error) -> bool {
+    error.raw_os_error() == Some(Errno::NAMETOOLONG.raw_os_error())
+}
+
+/// The same by mount(2), for kernels that take more layers so than otherwise.
+fn mount_by_options(
+    lowers: &[OwnedFd],
+    upper: Option<(Upper<'_>, &UpperDirectories)>,
+    privilege: Privilege,
+    place: &Path,
+) -> Result<OwnedFd, OverlayError> {
+    let paths: Vec<String> = lowers.iter().map(proc_path).collect();
+    let mut options = format!("lowerdir={}", paths.join(":"));
+    if privilege == Privilege::UserNamespace {
+        options.push_str(",userxattr");
+    }
+    let mut flags = MountFlags::RDONLY.bits().into();
+    if let Some((request, UpperDirectories { upper, work, .. })) = upper {
+        flags = 0;
+        let (upper, work) = (proc_path(upper), proc_path(work));
+        options.push_str(&format!(",upperdir={upper},workdir={work}"));
+        if request.volatile {
+            options.push_str(",volatile");
+        }
+    }
+    if options.len() > PAGE_BYTES_MAX {
+        return Err(OverlayError::TooManyLayers(lowers.len()));
+    }
+    placed::by_options(&options, flags, place)
 }
 
 /// Mounts one directory as it is, read-only.
@@ -286,10 +354,7 @@ fn assemble(
         }
     }
     let directory = data.as_ref().map(|d| d.directory);
-    add_lowers(lowers, directory, &set).map_err(|e| match e {
-        Errno::NAMETOOLONG => OverlayError::TooManyLayers(lowers.len()),
-        e => failed("lowerdir")(e),
-    })?;
+    add_lowers(lowers, directory, &set).map_err(failed("lowerdir"))?;
     if let Some((_, UpperDirectories { upper, work, .. })) = upper {
         set("upperdir", &proc_path(upper)).map_err(failed("upperdir"))?;
         set("workdir", &proc_path(work)).map_err(failed("workdir"))?;
@@ -421,4 +486,32 @@ fn kernel_message(fs: BorrowedFd<'_>) -> String {
         }
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_of_a_page_take_many_layers() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let temp = tempfile::tempdir().unwrap();
+        let lowers = (0..60).map(|n| {
+            let path = temp.path().join(n.to_string());
+            std::fs::create_dir(&path).unwrap();
+            std::fs::write(path.join(format!("of-{n}")), "").unwrap();
+            open(&path).unwrap()
+        });
+        let lowers: Vec<OwnedFd> = lowers.collect();
+        let place = temp.path().join("place");
+        let mount = mount_by_options(&lowers, None, Privilege::own(), &place).unwrap();
+        assert_eq!(std::fs::read_dir(proc_path(&mount)).unwrap().count(), 60);
+        assert!(!place.exists());
+        let many: Vec<OwnedFd> = (0..400).map(|_| open(temp.path()).unwrap()).collect();
+        let error = mount_by_options(&many, None, Privilege::own(), &place).unwrap_err();
+        assert!(error.to_string().contains("layers"), "{error}");
+        assert!(!place.exists());
+    }
 }

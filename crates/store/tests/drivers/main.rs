@@ -1,5 +1,7 @@
 //! The drivers against each other: the same layers, the same files (needs root).
 
+mod mounts;
+
 use carrack_spec::image::ContainerConfig;
 use carrack_spec::{ContainerId, Reference};
 use carrack_store::tar::{Entry, Kind, Writer};
@@ -557,56 +559,6 @@ fn what_is_copied_up_is_whole() {
             .any(|n| n.contains("redirect") || n.contains("metacopy")),
         "{names:?}"
     );
-}
-
-/// A user namespace whose ids 0 to 65535 are 100000 and above outside, and the process that keeps it.
-fn user_namespace() -> (std::fs::File, std::process::Child) {
-    let child = std::process::Command::new("unshare")
-        .args(["--user", "sh", "-c", "echo ready; read line"])
-        .stdin(std::process::Stdio::piped())
-        .stdout(std::process::Stdio::piped())
-        .spawn();
-    let mut child = child.unwrap();
-    let mut line = String::new();
-    let mut out = std::io::BufReader::new(child.stdout.take().unwrap());
-    std::io::BufRead::read_line(&mut out, &mut line).unwrap();
-    let proc = PathBuf::from(format!("/proc/{}", child.id()));
-    std::fs::write(proc.join("uid_map"), "0 100000 65536").unwrap();
-    std::fs::write(proc.join("gid_map"), "0 100000 65536").unwrap();
-    (std::fs::File::open(proc.join("ns/user")).unwrap(), child)
-}
-
-#[test]
-fn owners_are_shown_by_the_map_of_a_user_namespace() {
-    require!(carrack_testkit::skip::root());
-    let mut owned = large("owned", b'o', 10_000);
-    (owned.0.uid, owned.0.gid) = (7, 8);
-    let base = vec![dir("./"), owned, file("small", "s")];
-    let (userns, mut child) = user_namespace();
-    for driver in [DriverKind::Overlay, DriverKind::Pool] {
-        let temp = tempfile::tempdir().unwrap();
-        let Loaded { store, image } =
-            load(temp.path(), driver, std::slice::from_ref(&base)).unwrap();
-        let id: ContainerId = "box".parse().unwrap();
-        let snapshot = store
-            .create_snapshot(&id, &image, Path::new("/owner"))
-            .unwrap();
-        let mount = snapshot
-            .mount(true, Some(std::os::fd::AsFd::as_fd(&userns)))
-            .unwrap();
-        let found = look(&mount);
-        assert!(
-            found["/owned"].starts_with("100644 100007:100008"),
-            "{found:?}"
-        );
-        assert!(
-            found["/small"].starts_with("100644 100000:100000"),
-            "{found:?}"
-        );
-        assert!(found["/"].starts_with("40755 100000:100000"), "{found:?}");
-    }
-    drop(child.stdin.take());
-    child.wait().unwrap();
 }
 
 /// An ext4 file system with fs-verity in a file, mounted until this is dropped.
