@@ -7,6 +7,9 @@ use super::stage::Program;
 /// Seconds that one test program may take in the guest.
 const PROGRAM_SECONDS_MAX: u32 = 900;
 
+/// How the line before a program's output starts.
+pub const PROGRAM: &str = "-- ";
+
 /// The checkout at its own path, then each program; the status is the number of programs
 /// that failed, at most 100.
 pub fn script(root: &Path, module: &str, programs: &[&Program], args: &[String]) -> String {
@@ -26,7 +29,7 @@ pub fn script(root: &Path, module: &str, programs: &[&Program], args: &[String])
         let dir = quote(&program.dir.display().to_string());
         let file = quote(&program.file.display().to_string());
         script.push_str(&format!(
-            "printf '\\n-- %s, after %s s\\n' {name} $SECONDS; cd {dir}\n\
+            "printf '\\n{PROGRAM}%s, after %s s\\n' {name} $SECONDS; cd {dir}\n\
              CARGO_MANIFEST_DIR={dir} timeout {PROGRAM_SECONDS_MAX} {file} --show-output {} \
              || {{ code=$?; failed=$((failed+1)); echo \"-- \"{name}\" ended with $code\"; }}\n",
             args.join(" "),

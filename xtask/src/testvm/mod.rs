@@ -215,8 +215,20 @@ struct Boot<'a> {
 }
 
 impl Boot<'_> {
-    /// Runs everything in the guest and counts what came back.
+    /// Runs everything in the guest and counts what came back. A guest that dies before its first
+    /// program, as an emulated one does now and then on a busy machine, is booted once more.
     fn run(&self, root: &Path, script: &str) -> Result<(Counts, bool)> {
+        let (counts, finished, begun) = self.run_once(root, script)?;
+        if finished || begun {
+            return Ok((counts, finished));
+        }
+        println!("the guest did not get to its first test program; booting it once more");
+        let (counts, finished, _) = self.run_once(root, script)?;
+        Ok((counts, finished))
+    }
+
+    /// The counts, whether the guest finished well, and whether it began with a program.
+    fn run_once(&self, root: &Path, script: &str) -> Result<(Counts, bool, bool)> {
         let mut command = Command::new(root.join("testvm/testvm.sh"));
         if self.apart && std::env::var_os("TESTVM_ACCEL").is_none() {
             command.env("TESTVM_ACCEL", "tcg,thread=single");
@@ -234,17 +246,19 @@ impl Boot<'_> {
             .context("cannot run testvm/testvm.sh")?;
         let stdout = child.stdout.take().context("no output from testvm.sh")?;
         let mut counts = Counts::default();
+        let mut begun = false;
         for line in BufReader::new(stdout).split(b'\n') {
             let line = line.context("cannot read from testvm.sh")?;
             let line = String::from_utf8_lossy(&line);
             println!("{line}");
             counts.take(&line);
+            begun |= line.starts_with(guest::PROGRAM);
         }
         let status = child.wait().context("cannot wait for testvm.sh")?;
         if !status.success() && counts.failed == 0 {
             counts.failed += 1;
         }
-        Ok((counts, status.success()))
+        Ok((counts, status.success(), begun))
     }
 }
 
