@@ -61,7 +61,7 @@ pub use dns::{Resolve, SystemResolver};
 pub use error::{ApiError, Asked, Error, ErrorKind, RateLimit, Refusal};
 pub use http::{HttpError, Timeouts};
 pub use link::next_link;
-pub use proxy::{Proxies, Proxy, ProxyError};
+pub use proxy::{Proxies, Proxy, ProxyError, ProxyKind};
 pub use retry::Retry;
 pub use tls::{Files, TlsError, TlsSettings};
 pub use url::{Url, UrlError};

@@ -1,4 +1,4 @@
-//! Proxies as the environment names them: `HTTP_PROXY`, `HTTPS_PROXY`, `NO_PROXY`.
+//! Proxies as the environment names them: `HTTP_PROXY`, `HTTPS_PROXY`, `NO_PROXY`; HTTP or SOCKS 5.
 //!
 //! Contract: a pure value, made from pairs of names and values; which process
 //! environment they come from is the caller's business. The lower-case form of a
@@ -26,22 +26,48 @@ use base64::engine::general_purpose::STANDARD;
 
 use crate::url::{Url, UrlError, split_port};
 
-/// An HTTP proxy.
+/// Where a SOCKS proxy listens unless its URL says.
+const SOCKS_PORT: u16 = 1080;
+
+/// A proxy.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Proxy {
+    kind: ProxyKind,
     url: Url,
-    authorization: Option<String>,
+    /// User and password.
+    login: Option<(Vec<u8>, Vec<u8>)>,
+}
+
+/// What a proxy speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProxyKind {
+    /// HTTP: takes plain requests whole, and makes tunnels for others.
+    Http,
+    /// SOCKS 5: makes connections, and resolves names.
+    Socks,
 }
 
 impl fmt::Debug for Proxy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Proxy({})", self.url)
+        write!(f, "Proxy({self})")
+    }
+}
+
+/// Without the credentials.
+impl fmt::Display for Proxy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.kind {
+            ProxyKind::Http => write!(f, "{}", self.url),
+            ProxyKind::Socks => write!(f, "socks5://{}:{}", self.url.host(), self.url.port()),
+        }
     }
 }
 
 /// Why a proxy's URL is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{variable} is no URL of an HTTP proxy (http://[USER:PASSWORD@]HOST[:PORT])")]
+#[error(
+    "{variable} is no URL of a proxy (http://[USER:PASSWORD@]HOST[:PORT], or https:// or socks5://)"
+)]
 pub struct ProxyError {
     /// The variable of the environment.
     pub variable: &'static str,
@@ -51,7 +77,8 @@ pub struct ProxyError {
 }
 
 impl Proxy {
-    /// Parses `[http[s]://][USER:PASSWORD@]HOST[:PORT]`.
+    /// Parses `[SCHEME://][USER:PASSWORD@]HOST[:PORT]`; the scheme is `http`, `https`, `socks5` or
+    /// `socks5h` (the same: the proxy resolves names).
     ///
     /// # Errors
     /// [`UrlError`] says what is wrong.
@@ -63,31 +90,58 @@ impl Proxy {
             Some((user, host)) => (Some(user), host),
             None => (None, authority),
         };
-        let authorization = user.map(|user| {
+        let login = user.map(|user| {
             let (name, password) = user.split_once(':').unwrap_or((user, ""));
-            let pair = [unescape(name), b":".to_vec(), unescape(password)].concat();
-            format!("Basic {}", STANDARD.encode(pair))
+            (unescape(name), unescape(password))
         });
+        let (kind, url) = match scheme.to_ascii_lowercase().as_str() {
+            "socks5" | "socks5h" => {
+                let port = match split_port(host) {
+                    Some((_, None)) => format!(":{SOCKS_PORT}"),
+                    _ => String::new(),
+                };
+                (ProxyKind::Socks, format!("http://{host}{port}"))
+            }
+            _ => (ProxyKind::Http, format!("{scheme}://{host}")),
+        };
         Ok(Self {
-            url: Url::parse(&format!("{scheme}://{host}"))?,
-            authorization,
+            kind,
+            url: Url::parse(&url)?,
+            login,
         })
     }
 
-    /// Where it listens.
+    /// What it speaks.
+    pub fn kind(&self) -> ProxyKind {
+        self.kind
+    }
+
+    /// Where it listens; the scheme tells whether it is spoken to over TLS.
     pub fn url(&self) -> &Url {
         &self.url
     }
 
+    /// User and password.
+    pub(crate) fn login(&self) -> Option<(&[u8], &[u8])> {
+        let (user, password) = self.login.as_ref()?;
+        Some((user, password))
+    }
+
     /// Value of the `Proxy-Authorization` header.
-    pub(crate) fn authorization(&self) -> Option<&str> {
-        self.authorization.as_deref()
+    pub(crate) fn authorization(&self) -> Option<String> {
+        let (user, password) = self.login()?;
+        let pair = [user, b":", password].concat();
+        Some(format!("Basic {}", STANDARD.encode(pair)))
+    }
+
+    /// Whether plain requests go to it whole.
+    pub(crate) fn takes_requests(&self) -> bool {
+        self.kind == ProxyKind::Http
     }
 
     /// What two requests must have in common to share a connection to it.
     pub(crate) fn identity(&self) -> String {
-        let user = self.authorization.as_deref().unwrap_or_default();
-        format!("{} {user}", self.url)
+        format!("{self} {}", self.authorization().unwrap_or_default())
     }
 }
 
@@ -313,9 +367,13 @@ mod tests {
     #[test]
     fn credentials_are_taken_out_of_the_url() {
         let proxy = Proxy::parse("http://me:p%40ss@proxy:3128/").unwrap();
-        assert_eq!(proxy.authorization(), Some("Basic bWU6cEBzcw=="));
+        assert_eq!(proxy.authorization().unwrap(), "Basic bWU6cEBzcw==");
         assert_eq!(format!("{proxy:?}"), "Proxy(http://proxy:3128/)");
-        let bad = Proxies::from_environment([("https_proxy", "socks5://p:1")]).unwrap_err();
+        let socks = Proxy::parse("socks5h://me:pw@proxy").unwrap();
+        assert_eq!(socks.kind(), ProxyKind::Socks);
+        assert_eq!(socks.to_string(), "socks5://proxy:1080");
+        assert_eq!(socks.login(), Some((&b"me"[..], &b"pw"[..])));
+        let bad = Proxies::from_environment([("https_proxy", "ftp://p:1")]).unwrap_err();
         assert_eq!(bad.variable, "https_proxy");
     }
 }

@@ -369,3 +369,68 @@ fn proxies_tunnel_tls_and_forward_plain_requests() {
     let text = format!("{error:?}");
     assert!(text.contains("407 Login first"), "{text}");
 }
+
+/// A SOCKS proxy that connects to `to` whatever it is asked for, and notes what that was.
+fn socks(to: [String; 2], log: Arc<Mutex<Vec<String>>>) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let host = listener.local_addr().unwrap().to_string();
+    std::thread::spawn(move || {
+        for mut near in listener.incoming().flatten() {
+            let (to, log) = (to.clone(), Arc::clone(&log));
+            std::thread::spawn(move || {
+                let mut hello = [0; 4];
+                near.read_exact(&mut hello).unwrap();
+                assert_eq!(hello, [5, 2, 0, 2]);
+                near.write_all(&[5, 2]).unwrap();
+                let mut login = [0; 5];
+                near.read_exact(&mut login).unwrap();
+                near.write_all(&[1, u8::from(login != [1, 1, b'u', 1, b'p'])])
+                    .unwrap();
+                let mut head = [0; 5];
+                if near.read_exact(&mut head).is_err() {
+                    return;
+                }
+                assert_eq!(head[..4], [5, 1, 0, 3]);
+                let mut name = vec![0; usize::from(head[4]) + 2];
+                near.read_exact(&mut name).unwrap();
+                let port = name.split_off(name.len() - 2);
+                log.lock().unwrap().push(String::from_utf8(name).unwrap());
+                let to = &to[usize::from(port == [1, 187])];
+                let mut far = TcpStream::connect(to).unwrap();
+                near.write_all(&[5, 0, 0, 1, 0, 0, 0, 0, 0, 0]).unwrap();
+                let (mut a, mut b) = (near.try_clone().unwrap(), far.try_clone().unwrap());
+                std::thread::spawn(move || std::io::copy(&mut a, &mut b));
+                let _ = std::io::copy(&mut far, &mut near);
+            });
+        }
+    });
+    host
+}
+
+#[test]
+fn a_socks_proxy_connects_and_resolves() {
+    let authority = Authority::new();
+    let secure = authority.start();
+    let plain = Server::start(|_, _| hello());
+    let log = Arc::default();
+    let proxy = socks([plain.host.clone(), secure.host.clone()], Arc::clone(&log));
+    let mut config = RegistriesConfig::default();
+    let text = "server = \"http://plain.example\"";
+    config.add_hosts_toml(
+        "plain.example",
+        HostsToml::parse(text, "/".as_ref()).unwrap(),
+    );
+    config.add_tls("registry.example", authority.tls());
+    let client = |user: &str| {
+        let url = format!("socks5://{user}@{proxy}");
+        let variables = [("https_proxy", url.as_str()), ("HTTP_PROXY", url.as_str())];
+        let proxies = Proxies::from_environment(variables).unwrap();
+        hasty().config(config.clone()).proxies(proxies).build()
+    };
+    assert_eq!(pull(&client("u:p"), "registry.example").unwrap(), "hello");
+    assert_eq!(pull(&client("u:p"), "plain.example").unwrap(), "hello");
+    assert_eq!(*log.lock().unwrap(), ["registry.example", "plain.example"]);
+    let error = pull(&client("u:x"), "registry.example").unwrap_err();
+    let text = format!("{error:?}");
+    assert!(text.contains("wrong user or password"), "{text}");
+}

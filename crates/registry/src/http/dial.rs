@@ -9,6 +9,7 @@ use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
 
 use super::pool::{Connection, Key, Stream};
+use super::socks::{self, SocksError};
 use super::{HEAD_BYTES_MAX, Http, HttpError, io_error};
 use crate::proxy::Proxy;
 use crate::tls::TlsSettings;
@@ -21,7 +22,7 @@ impl Http {
     /// The key under which connections for `url` are pooled, and the proxy they use.
     pub(super) fn route(&self, url: &Url, tls: &TlsSettings) -> (Key, Option<&Proxy>) {
         let proxy = self.proxies.for_url(url);
-        let shared = proxy.filter(|_| !url.https());
+        let shared = proxy.filter(|proxy| !url.https() && proxy.takes_requests());
         let key = Key {
             https: url.https(),
             // Plain requests through a proxy all go to the proxy.
@@ -45,8 +46,10 @@ impl Http {
             None => self.reach(url.host(), url.port())?,
             Some(proxy) => self.reach_proxy(proxy)?,
         };
-        if let (Some(proxy), true) = (proxy, url.https()) {
-            self.tunnel(&mut stream, url, proxy)?;
+        match proxy {
+            Some(proxy) if !proxy.takes_requests() => self.socks(&mut stream, url, proxy)?,
+            Some(proxy) if url.https() => self.tunnel(&mut stream, url, proxy)?,
+            _ => {}
         }
         if url.https() {
             let config = self.tls.get(tls).map_err(HttpError::TlsSettings)?;
@@ -112,10 +115,24 @@ impl Http {
         match first.split_ascii_whitespace().nth(1) {
             Some(status) if status.len() == 3 && status.starts_with('2') => Ok(()),
             _ => Err(HttpError::Proxy {
-                proxy: proxy.url().to_string(),
+                proxy: proxy.to_string(),
                 reason: first.chars().take(120).collect(),
             }),
         }
+    }
+
+    /// Asks a SOCKS proxy for a connection to the host of `url`.
+    fn socks(&self, stream: &mut Stream, url: &Url, proxy: &Proxy) -> Result<(), HttpError> {
+        let wait = self.timeouts.connect;
+        set_waits(stream, wait)?;
+        let connected = socks::connect(stream, url.host(), url.port(), proxy.login());
+        connected.map_err(|error| match error {
+            SocksError::Io(error) => io_error(error, wait),
+            SocksError::Refused(reason) => HttpError::Proxy {
+                proxy: proxy.to_string(),
+                reason,
+            },
+        })
     }
 
     fn handshake(

@@ -144,7 +144,7 @@ impl Http {
     fn head(&self, request: &Request<'_>, proxy: Option<&Proxy>) -> Result<Vec<u8>, HttpError> {
         let url = request.url;
         let authority = url.authority();
-        let plain_proxy = proxy.filter(|_| !url.https());
+        let plain_proxy = proxy.filter(|proxy| !url.https() && proxy.takes_requests());
         let mut head = format!("{} ", request.method);
         if plain_proxy.is_some() {
             head.push_str(&format!("http://{authority}"));
@@ -162,7 +162,7 @@ impl Http {
         field("Host", &authority)?;
         field("User-Agent", &self.user_agent)?;
         if let Some(value) = plain_proxy.and_then(Proxy::authorization) {
-            field("Proxy-Authorization", value)?;
+            field("Proxy-Authorization", &value)?;
         }
         for (name, value) in request.fields {
             field(name, value)?;

@@ -18,6 +18,7 @@ mod body;
 mod dial;
 mod exchange;
 mod pool;
+mod socks;
 
 pub(crate) use body::read_limited;
 pub(crate) use exchange::{Payload, Request, Response};
