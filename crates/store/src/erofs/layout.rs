@@ -131,8 +131,8 @@ fn walk(tree: &Tree) -> Result<Vec<Placed<'_>>, TreeError> {
         block: 0,
     };
     let mut order = vec![placed(InodeId::ROOT, InodeId::ROOT)];
-    let mut seen: Vec<Option<usize>> = vec![None; tree.len()];
-    seen[0] = Some(0);
+    // Where an inode stands in `order`, which the root begins.
+    let mut seen = vec![0_u32; tree.len()];
     if !matches!(tree.get(InodeId::ROOT).content, Content::Directory(_)) {
         return Err(error(tree, &order, 0, Limit::Root));
     }
@@ -145,15 +145,16 @@ fn walk(tree: &Tree) -> Result<Vec<Placed<'_>>, TreeError> {
                 check_name(name).map_err(|limit| error(tree, &order, next, limit))?;
                 let directory = matches!(tree.get(child).content, Content::Directory(_));
                 match seen[child.index()] {
-                    Some(_) if directory => {
-                        return Err(error(tree, &order, next, Limit::DirectoryLink));
-                    }
-                    Some(at) => order[at].links += 1,
-                    None => {
-                        seen[child.index()] = Some(order.len());
+                    0 if child != InodeId::ROOT => {
+                        // No more than there are ids.
+                        seen[child.index()] = order.len() as u32;
                         order.push(placed(child, id));
                         order[next].links += u32::from(directory);
                     }
+                    _ if directory => {
+                        return Err(error(tree, &order, next, Limit::DirectoryLink));
+                    }
+                    at => order[at as usize].links += 1,
                 }
             }
         }

@@ -18,7 +18,7 @@ const LINKS_MAX: u32 = 40;
 const DEPTH_MAX: usize = 2048;
 const NAME_BYTES_MAX: usize = 255;
 /// How overlayfs marks a name that lower layers may not show.
-const WHITEOUT: Content = Content::CharDevice(0, 0);
+pub(crate) const WHITEOUT: Content = Content::CharDevice(0, 0);
 
 /// The tree of one layer.
 #[derive(Debug)]

@@ -1,12 +1,28 @@
 //! Layers on top of one another: the tree that overlayfs would show. Pure.
 
-use super::layer::{LayerTree, directory};
+use super::layer::{LayerTree, WHITEOUT, directory};
 use crate::erofs::{Content, InodeId, Tree};
 use std::collections::HashMap;
 
 /// A tree without layers.
 pub(crate) fn nothing() -> Tree {
     Tree::new(directory((0, 0)))
+}
+
+/// The tree of one layer upon nothing. As [`merge`] would make it, but it is the layer's own.
+pub(crate) fn alone(layer: LayerTree) -> Tree {
+    let mut tree = layer.tree;
+    for id in tree.ids() {
+        let Some(names) = tree.names_mut(id) else {
+            continue;
+        };
+        let mut names = std::mem::take(names);
+        names.retain(|_, child| tree.get(*child).content != WHITEOUT);
+        if let Some(place) = tree.names_mut(id) {
+            *place = names;
+        }
+    }
+    tree
 }
 
 /// Puts `upper` on top of `lower`.
@@ -40,7 +56,7 @@ pub(crate) fn merge(lower: &mut Tree, upper: LayerTree) {
                 *new
             } else {
                 match &upper.get(id).content {
-                    Content::CharDevice(0, 0) => {
+                    content if *content == WHITEOUT => {
                         lower.names_mut(below).map(|n| n.remove(&name));
                         continue;
                     }

@@ -1,7 +1,7 @@
 //! Layers and chains without a disk, and a store's pool on one (as root).
 
 use super::layer::LayerTree;
-use super::merge::{merge, nothing};
+use super::merge::{alone, merge, nothing};
 use super::objects::{from_bytes, to_bytes};
 use super::unpack::INLINE_BYTES_MAX;
 use crate::erofs::{Content, InodeId, ObjectId, Tree};
@@ -283,6 +283,36 @@ fn what_is_wanted_stays_in_its_place() {
     let left: Vec<_> = std::fs::read_dir(&objects).unwrap().flatten().collect();
     assert_eq!(left.len(), 1, "{left:?}");
     assert_eq!(left[0].file_name(), "lock");
+}
+
+#[test]
+fn a_layer_alone_is_what_it_is_upon_nothing() {
+    let entries = [
+        file("implied/by/file"),
+        dir("a", 0o711),
+        file("a/one"),
+        Entry {
+            link: b"a/one".to_vec(),
+            ..Entry::new(Kind::HardLink, "b/two")
+        },
+        file("a/.wh.gone"),
+        file("a/.wh..wh..opq"),
+        file("c/.wh.all"),
+        file("replaced"),
+        dir("replaced", 0o700),
+    ];
+    let bytes = |tree: &Tree| {
+        let mut bytes = Vec::new();
+        crate::erofs::write(tree, crate::erofs::Options::default(), &mut bytes).unwrap();
+        bytes
+    };
+    for entries in [&entries[..], &entries[1..], &[dir("./", 0o700)], &[]] {
+        let mut upon = nothing();
+        merge(&mut upon, layer(entries));
+        let alone = alone(layer(entries));
+        assert_eq!(find(&alone, "a/gone"), None);
+        assert!(bytes(&alone) == bytes(&upon), "{entries:?}");
+    }
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! The images of chains of layers: the file `erofs` of a chain's directory (see `crate::trees`).
 
-use super::merge::{merge, nothing};
+use super::merge::{alone, merge, nothing};
 use super::mount::mount;
 use super::objects::Pool;
 use super::replay;
@@ -56,10 +56,14 @@ pub(super) fn image(
 
 /// The tree of the layers, lowest first.
 pub(super) fn tree(store: &Path, pool: &Pool, layers: &[Digest]) -> Result<Tree, DriverError> {
-    let mut tree = nothing();
-    for layer in layers {
+    let mut layers = layers.iter().map(|layer| {
         let path = store.join("layers").join(layer.hex());
-        merge(&mut tree, replay::tree(&path)?);
+        replay::tree(&path)
+    });
+    let lowest = layers.next().transpose()?;
+    let mut tree = lowest.map_or_else(nothing, alone);
+    for layer in layers {
+        merge(&mut tree, layer?);
     }
     if pool.verity() {
         measure(&mut tree, pool)?;
