@@ -4,6 +4,7 @@ use super::header::{self, number, signed_number, until_nul};
 use super::pax::{self, Records, decimal};
 use super::sparse::{Map, SEGMENTS_MAX};
 use super::{BLOCK_BYTES, EXTENSION_BYTES_MAX, Entry, Kind, PATH_BYTES_MAX, TarError};
+use crate::copy::fill;
 use std::io::{BufRead, ErrorKind, Read};
 
 const SKIP_BUFFER_BYTES: usize = 8 << 10;
@@ -207,7 +208,7 @@ impl<R: Read, O: Observer> Reader<R, O> {
 
     /// Fills `buffer` with bytes that are no content; false when there is nothing left at all.
     fn fill(&mut self, buffer: &mut [u8]) -> Result<bool, TarError> {
-        let got = read_full(&mut self.input, buffer).map_err(TarError::Read)?;
+        let got = fill(&mut self.input, buffer).map_err(TarError::Read)?;
         self.offset += got as u64;
         self.observer
             .literal(buffer.get(..got).unwrap_or_default())
@@ -528,19 +529,6 @@ impl<R: BufRead, O> BufRead for Reader<R, O> {
 
 fn padding(size: u64) -> u64 {
     (BLOCK_BYTES as u64 - size % BLOCK_BYTES as u64) % BLOCK_BYTES as u64
-}
-
-fn read_full(input: &mut impl Read, buf: &mut [u8]) -> std::io::Result<usize> {
-    let mut filled = 0;
-    while let Some(rest) = buf.get_mut(filled..).filter(|r| !r.is_empty()) {
-        match input.read(rest) {
-            Ok(0) => break,
-            Ok(n) => filled += n,
-            Err(e) if e.kind() == ErrorKind::Interrupted => {}
-            Err(e) => return Err(e),
-        }
-    }
-    Ok(filled)
 }
 
 #[cfg(test)]
