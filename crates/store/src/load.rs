@@ -22,14 +22,11 @@ use carrack_spec::{Algorithm, Digest, Reference, ReferenceError};
 use serde::de::DeserializeOwned;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::sync::Mutex;
 
 /// Deepest nesting of indexes that is followed.
 const INDEX_DEPTH_MAX: u32 = 4;
 /// Most images that one archive may hold.
 const IMAGES_MAX: usize = 1000;
-/// Most layers unpacked at the same time.
-const UNPACK_THREADS_MAX: usize = 4;
 
 /// What to load.
 #[derive(Debug, Clone, Default)]
@@ -45,10 +42,8 @@ pub struct LoadOptions {
 pub enum LoadEvent {
     /// The layers of the next image: digest and size as they are in the archive.
     Layers(Vec<(Digest, u64)>),
-    /// A layer is read.
+    /// A layer is taken in.
     Layer(usize, Progress),
-    /// A layer is in the store; true when it was before.
-    Done(usize, bool),
 }
 
 /// One image that was loaded.
@@ -187,7 +182,7 @@ impl Store {
     ) -> Result<Loaded, LoadError> {
         let id = digest_of(&plan.config_bytes);
         self.put_blob(lease, &id, &plan.config_bytes)?;
-        let layers = self.ingest_all(lease, archive, plan, tell)?;
+        let layers = self.layers_of_plan(lease, archive, plan, tell)?;
         let manifest = match &plan.manifest_bytes {
             Some(bytes) => bytes.clone(),
             None => plain_manifest(plan, &id, &layers)?,
@@ -223,8 +218,8 @@ impl Store {
         })
     }
 
-    /// Takes the layers in, several at a time; the first failure ends the rest.
-    fn ingest_all(
+    /// Takes each layer of an image in once.
+    fn layers_of_plan(
         &self,
         lease: &Lease,
         archive: &Archive,
@@ -241,44 +236,20 @@ impl Store {
             layers.push((digest.clone(), size));
         }
         tell(LoadEvent::Layers(layers));
-        let threads = wanted.len().min(UNPACK_THREADS_MAX);
-        let queue = Mutex::new(wanted.into_iter().enumerate());
-        let next = || queue.lock().ok().and_then(|mut q| q.next());
-        let work = || -> Result<Vec<Ingested>, LoadError> {
-            let mut done = Vec::new();
-            while let Some((n, (diff_id, (name, blob)))) = next() {
-                let source = LayerSource {
-                    diff_id: Some(diff_id.clone()),
-                    blob: blob.clone(),
-                };
-                let open = || archive.open_file(name).map_err(std::io::Error::other);
-                let open = || open().map(|(stream, _)| stream);
-                let progress = |progress| tell(LoadEvent::Layer(n, progress));
-                match self.ingest(lease, &source, open, &progress) {
-                    Ok(layer) => {
-                        let existed = layer.blob.is_none();
-                        tell(LoadEvent::Done(n, existed));
-                        done.push(layer);
-                    }
-                    Err(error) => {
-                        while next().is_some() {}
-                        return Err(error.into());
-                    }
-                }
-            }
-            Ok(done)
+        let source =
+            |(diff_id, (_, blob)): &(&Digest, &(String, Option<Descriptor>))| LayerSource {
+                diff_id: Some((*diff_id).clone()),
+                blob: blob.clone(),
+            };
+        let sources: Vec<LayerSource> = wanted.iter().map(source).collect();
+        let open = |n: usize| {
+            let (_, (name, _)) = wanted.get(n).ok_or(std::io::ErrorKind::NotFound)?;
+            let opened = archive.open_file(name).map_err(std::io::Error::other);
+            opened.map(|(stream, _)| stream)
         };
-        std::thread::scope(|scope| {
-            let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
-            let mut all = BTreeMap::new();
-            for worker in workers {
-                match worker.join() {
-                    Ok(done) => all.extend(done?.into_iter().map(|l| (l.diff_id.clone(), l))),
-                    Err(panic) => std::panic::resume_unwind(panic),
-                }
-            }
-            Ok(all)
-        })
+        let progress = |n, progress| tell(LoadEvent::Layer(n, progress));
+        let layers = self.ingest_all(lease, &sources, open, progress)?;
+        Ok(layers.into_iter().map(|l| (l.diff_id.clone(), l)).collect())
     }
 }
 

@@ -4,7 +4,6 @@
 //! last. Digests are the same at both ends.
 
 use crate::images::events::Telling;
-use crate::images::parallel::several;
 use crate::images::pull::{INDEX_DEPTH_MAX, chosen};
 use crate::images::transport::{self, Place, Sink, Source};
 use crate::images::{Access, ImagesError, LayerEvent, TransferEvent};
@@ -12,7 +11,7 @@ use crate::{Engine, EngineError};
 use carrack_registry::{Document, DocumentKind, Pushed};
 use carrack_spec::Reference;
 use carrack_spec::image::{Descriptor, Platform};
-use carrack_store::LIST_MEMBERS_MAX;
+use carrack_store::{LIST_MEMBERS_MAX, several};
 use std::collections::BTreeSet;
 
 /// Most blobs that are copied at the same time.

@@ -8,14 +8,15 @@
 //!
 //! Whatever fails leaves complete layers for the next try, and nothing under the name.
 
-use crate::images::layers::ingest;
 use crate::images::transport::{self, Place, RegistrySource, Source};
-use crate::images::{Access, ImagesError, LayerEvent, TransferEvent};
+use crate::images::{Access, ImagesError, TransferEvent};
 use crate::{Engine, EngineError};
 use carrack_registry::{Document, DocumentKind, Repository, Which};
 use carrack_spec::image::{self, ImageConfig, LAYERS_MAX, Manifest, Platform, media_type};
 use carrack_spec::{Digest, Reference};
-use carrack_store::{BlobError, ImageError, ImageRecord, Ingested, LayerError, LayerSource, Lease};
+use carrack_store::{
+    BlobError, ImageError, ImageRecord, Ingested, LayerError, LayerSource, Lease, Progress,
+};
 use std::collections::BTreeMap;
 
 /// Deepest nesting of indexes that is followed.
@@ -271,17 +272,8 @@ fn fetch_layers(
         let descriptor = manifest.layers.get(n).ok_or(std::io::ErrorKind::NotFound)?;
         source.blob(descriptor, 0).map_err(std::io::Error::other)
     };
-    let layer = |n, event| tell(TransferEvent::Layer(n, event));
-    ingest(
-        lease,
-        &sources,
-        open,
-        |n, progress| layer(n, progress.into()),
-        |n, ingested| {
-            let existed = ingested.blob.is_none();
-            layer(n, LayerEvent::Done { existed });
-        },
-    )
+    let progress = |n, progress: Progress| tell(TransferEvent::Layer(n, progress.into()));
+    Ok(lease.store().ingest_all(lease, &sources, open, progress)?)
 }
 
 /// Manifests of things that are no images (charts, signatures) have other configurations. Old tools

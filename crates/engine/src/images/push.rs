@@ -12,7 +12,6 @@
 
 use crate::images::copy::BLOBS_AT_ONCE_MAX;
 use crate::images::events::Telling;
-use crate::images::parallel::several;
 use crate::images::transport::{self, Bytes, Place, Sink};
 use crate::images::{Access, ImagesError, LayerEvent, TransferEvent};
 use crate::{Engine, EngineError};
@@ -20,7 +19,7 @@ use carrack_registry::Pushed as Sent;
 use carrack_registry::{Document, DocumentKind};
 use carrack_spec::image::{Descriptor, Manifest, media_type};
 use carrack_spec::{Digest, Reference};
-use carrack_store::{Compression, ImageRecord, LayerReader, Lease, compress_at};
+use carrack_store::{Compression, ImageRecord, LayerReader, Lease, compress_at, several};
 use std::collections::BTreeMap;
 use std::io::{BufWriter, Read, Write};
 

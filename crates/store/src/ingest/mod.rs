@@ -14,6 +14,7 @@ mod pipeline;
 use crate::durable::{remove_path, sync_directory};
 use crate::layers::{LayerError, LayerInfo};
 use crate::lease::{Lease, Turn};
+use crate::parallel::several;
 use crate::store::{Store, StoreError};
 use carrack_spec::Digest;
 use carrack_spec::image::Descriptor;
@@ -24,6 +25,9 @@ use rustix::io::Errno;
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
+
+/// Most layers taken in at the same time: each has two threads of its own.
+const LAYERS_AT_ONCE_MAX: usize = 4;
 
 /// What is known of a layer before its bytes are there.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -43,6 +47,11 @@ pub enum Progress {
     Read(u64),
     /// All bytes are unpacked; the disk is being flushed.
     Flushing,
+    /// The layer is in its place.
+    Done {
+        /// It was there before, and nothing was read.
+        existed: bool,
+    },
 }
 
 /// A layer that is in the store, and protected by the lease.
@@ -64,6 +73,36 @@ impl Store {
     /// # Errors
     /// [`LayerError`]; nothing of the layer is left then.
     pub fn ingest<R: Read>(
+        &self,
+        lease: &Lease,
+        source: &LayerSource,
+        open: impl FnOnce() -> std::io::Result<R>,
+        progress: &dyn Fn(Progress),
+    ) -> Result<Ingested, LayerError> {
+        let ingested = self.ingest_in_turn(lease, source, open, progress)?;
+        let existed = ingested.blob.is_none();
+        progress(Progress::Done { existed });
+        Ok(ingested)
+    }
+
+    /// Takes layers in, several at a time, in the order of `sources`. `open` gives the bytes of the layer with
+    /// this number, `progress` hears of it.
+    ///
+    /// # Errors
+    /// As [`Store::ingest`]; after the first failure no further layer is begun.
+    pub fn ingest_all<R: Read>(
+        &self,
+        lease: &Lease,
+        sources: &[LayerSource],
+        open: impl Fn(usize) -> std::io::Result<R> + Sync,
+        progress: impl Fn(usize, Progress) + Sync,
+    ) -> Result<Vec<Ingested>, LayerError> {
+        several(sources, LAYERS_AT_ONCE_MAX, |n, source| {
+            self.ingest(lease, source, || open(n), &|p| progress(n, p))
+        })
+    }
+
+    fn ingest_in_turn<R: Read>(
         &self,
         lease: &Lease,
         source: &LayerSource,

@@ -2,9 +2,11 @@
 
 use std::sync::Mutex;
 
-/// Does `work` with each item, at most `at_once` at a time; results in the order of the items. After the
-/// first failure no further item is begun.
-pub(super) fn several<T: Sync, R: Send, E: Send>(
+/// Does `work` with each item, at most `at_once` at a time; results in the order of the items.
+///
+/// # Errors
+/// The first failure in the order of the items that were begun; after one no further item is begun.
+pub fn several<T: Sync, R: Send, E: Send>(
     items: &[T],
     at_once: usize,
     work: impl Fn(usize, &T) -> Result<R, E> + Sync,
