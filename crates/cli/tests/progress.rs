@@ -189,6 +189,9 @@ fn an_error_stands_below_what_was_done_and_the_bars_are_gone() {
     assert_eq!(seen.len(), 2, "{seen:#?}");
     assert_eq!(seen[0], format!("Pulling {name}"));
     assert!(seen[1].starts_with("carrack: "), "{seen:#?}");
+    // Of the image nothing is left, its documents neither.
+    let documents = std::fs::read_dir(other.path("root/blobs/sha256")).unwrap();
+    assert_eq!(documents.count(), 0);
 }
 
 /// Runs `pull` or another verb in a new world; the image is not there.

@@ -62,7 +62,8 @@ pub(crate) fn verify(wanted: &Digest, bytes: &[u8]) -> Result<(), BlobError> {
 }
 
 impl Store {
-    /// Keeps a document under its digest, protected by `lease`.
+    /// Keeps a document under its digest, protected by `lease`, with which it goes unless a record comes to
+    /// name it.
     ///
     /// # Errors
     /// [`BlobError`]; the store is unchanged then.
@@ -79,6 +80,7 @@ impl Store {
         let held = self.committing()?;
         lease.announce("blob", digest)?;
         std::fs::rename(&temporary, &path).map_err(StoreError::io("put in place", &path))?;
+        lease.put(digest);
         drop(held);
         Ok(path.parent().map_or(Ok(()), durable::sync_directory)?)
     }

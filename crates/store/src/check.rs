@@ -110,13 +110,13 @@ impl Store {
         progress: &dyn Fn(&Digest),
     ) -> Result<Checked, ImageError> {
         self.sweep();
-        let lease = self.lease()?;
+        let lease = self.lease_of_layers()?;
         let mut checked = Checked::default();
         let mut bad = BTreeSet::new();
         self.check_blobs(&mut checked, &mut bad)?;
         for diff_id in self.layer_ids()? {
-            // One that is removed meanwhile is no damage.
-            if !lease.protect_layer(&diff_id)? && self.layer_path(&diff_id).exists() {
+            // One that was removed before the lease was made is no damage.
+            if !self.has_layer(&diff_id) && self.layer_path(&diff_id).exists() {
                 checked.problems.push(Problem::Layer {
                     diff_id: diff_id.clone(),
                     what: "info.json is missing".into(),

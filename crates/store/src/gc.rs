@@ -116,12 +116,19 @@ impl Store {
         Ok(options.labels.iter().all(has) && !options.without_labels.iter().any(has))
     }
 
-    /// Moves away what nothing needs.
-    pub(crate) fn take_unreachable(
-        &self,
-        lease: &Lease,
-        held: &Removing,
-    ) -> Result<Trash, ImageError> {
+    /// Removes those of these documents that nothing needs.
+    pub(crate) fn remove_unneeded(&self, documents: &BTreeSet<Digest>) -> Result<(), ImageError> {
+        let held = self.removing()?;
+        let keep = self.needed(&held)?;
+        for digest in documents.iter().filter(|d| !keep.contains(d.hex())) {
+            let path = self.blob_path(digest);
+            remove_path(&path).map_err(StoreError::io("remove", &path))?;
+        }
+        Ok(())
+    }
+
+    /// Documents and layers that records, lists, containers or living leases name, as hexadecimal digits.
+    fn needed(&self, held: &Removing) -> Result<BTreeSet<String>, ImageError> {
         // Leases first: one that ended meanwhile had its record written before.
         let mut keep = self.leased(held)?;
         let (records, bad) = self.records()?;
@@ -145,6 +152,16 @@ impl Store {
                 add(digest);
             }
         }
+        Ok(keep)
+    }
+
+    /// Moves away what nothing needs.
+    pub(crate) fn take_unreachable(
+        &self,
+        lease: &Lease,
+        held: &Removing,
+    ) -> Result<Trash, ImageError> {
+        let keep = self.needed(held)?;
         let mut trash = Trash {
             places: Vec::new(),
             reclaimed: Reclaimed::default(),

@@ -1,10 +1,12 @@
 //! Leases: one for each running user of the store that makes things or relies on things.
 //!
 //! A lease is a file `leases/ID`, locked (flock) as long as its owner lives; what is unfinished has the names
-//! `tmp/ID.N`. Its lines `layer HEX` and `blob HEX` keep these from being removed. Whoever finds a lease that
-//! nobody has locked removes all of it, the file last: the owner was killed.
+//! `tmp/ID.N`. Its lines `layer HEX` and `blob HEX` keep these from being removed. Documents that its owner put
+//! in the store, and that nothing came to need, go with it: the owner failed. Whoever finds a lease that
+//! nobody has locked removes all of it in the same way: the owner was killed.
 //!
-//! One that protects nothing takes no room but a name, so that things can be removed from a full disk.
+//! One that protects nothing takes no room but a name, so that things can be removed from a full disk. So does
+//! one that protects every layer: its name says so.
 
 use crate::durable::remove_path;
 use crate::store::{Store, StoreError, open_lock};
@@ -18,7 +20,10 @@ use std::io::Write;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
+/// How the name of a lease begins that protects every layer.
+const EVERY_LAYER: &str = "layers-";
 /// Times that a name is tried that a sweep took away in the moment it was made.
 const TRIES_MAX: u32 = 100;
 
@@ -32,6 +37,8 @@ pub struct Lease {
     /// `tmp/ID`, to be followed by a number.
     scratch: PathBuf,
     counter: AtomicU64,
+    /// Documents that came by this lease, and that no record names yet.
+    unnamed: Mutex<BTreeSet<Digest>>,
 }
 
 impl Store {
@@ -40,6 +47,18 @@ impl Store {
     /// # Errors
     /// The files cannot be made.
     pub fn lease(&self) -> Result<Lease, StoreError> {
+        self.lease_called("")
+    }
+
+    /// A new lease that protects every layer.
+    pub(crate) fn lease_of_layers(&self) -> Result<Lease, StoreError> {
+        let lease = self.lease_called(EVERY_LAYER)?;
+        // Who removes something now may not have seen it.
+        drop(self.committing()?);
+        Ok(lease)
+    }
+
+    fn lease_called(&self, prefix: &str) -> Result<Lease, StoreError> {
         static COUNTER: AtomicU64 = AtomicU64::new(0);
         let mut tries = 0;
         loop {
@@ -47,7 +66,7 @@ impl Store {
             let n = COUNTER.fetch_add(1, Ordering::Relaxed);
             let now = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
             let id = format!(
-                "{}-{n}-{:x}{:08x}",
+                "{prefix}{}-{n}-{:x}{:08x}",
                 std::process::id(),
                 now.tv_sec,
                 now.tv_nsec
@@ -80,6 +99,7 @@ impl Store {
                 path,
                 scratch: self.path("tmp").join(id),
                 counter: AtomicU64::new(0),
+                unnamed: Mutex::default(),
             });
         }
     }
@@ -91,11 +111,11 @@ impl Store {
     ) -> Result<BTreeSet<String>, StoreError> {
         let mut found = BTreeSet::new();
         for path in self.lease_files()? {
-            let Ok(text) = std::fs::read_to_string(&path) else {
-                continue;
-            };
-            let words = text.lines().filter_map(|l| l.split_once(' '));
-            found.extend(words.map(|(_, hex)| hex.to_owned()));
+            let name = path.file_name().and_then(|name| name.to_str());
+            if name.is_some_and(|name| name.starts_with(EVERY_LAYER)) {
+                found.extend(self.layer_ids()?.iter().map(|l| l.hex().to_owned()));
+            }
+            found.extend(protected(&path).into_iter().map(|(_, hex)| hex));
         }
         Ok(found)
     }
@@ -113,9 +133,25 @@ impl Store {
             let left = self.unfinished().unwrap_or_default();
             let mut left = left.iter().filter(|(_, owner)| owner == id);
             let removed = left.try_for_each(|(path, _)| remove_path(path));
+            let documents = protected(&path)
+                .into_iter()
+                .filter(|(kind, _)| kind == "blob");
+            let documents = documents.filter_map(|(_, hex)| format!("sha256:{hex}").parse().ok());
+            let documents: BTreeSet<Digest> = documents.collect();
             if let Err(error) = removed.and_then(|()| remove_path(&path)) {
                 log::warn!("cannot remove the leftover {}: {error}", path.display());
             }
+            self.forget(&documents);
+        }
+    }
+
+    /// Removes those of these documents that nothing needs. Best effort, as a garbage collection does the same.
+    fn forget(&self, documents: &BTreeSet<Digest>) {
+        if documents.is_empty() {
+            return;
+        }
+        if let Err(error) = self.remove_unneeded(documents) {
+            log::warn!("cannot remove documents that nothing needs: {error}");
         }
     }
 
@@ -185,6 +221,20 @@ impl Lease {
         self.place(self.counter.fetch_add(1, Ordering::Relaxed))
     }
 
+    /// A document came by this lease; unless a record comes to name it, it goes with the lease.
+    pub(crate) fn put(&self, digest: &Digest) {
+        self.unnamed().insert(digest.clone());
+    }
+
+    /// A record names these documents now.
+    pub(crate) fn named(&self, digests: &[&Digest]) {
+        self.unnamed().retain(|digest| !digests.contains(&digest));
+    }
+
+    fn unnamed(&self) -> std::sync::MutexGuard<'_, BTreeSet<Digest>> {
+        self.unnamed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn place(&self, n: u64) -> PathBuf {
         self.scratch.with_extension(n.to_string())
     }
@@ -230,7 +280,18 @@ impl Drop for Lease {
         if let Err(error) = removed.and_then(|()| remove_path(&self.path)) {
             log::warn!("cannot remove what {} left: {error}", self.path.display());
         }
+        let unnamed = std::mem::take(&mut *self.unnamed());
+        self.store.forget(&unnamed);
     }
+}
+
+/// The lines of a lease: kind and hexadecimal digits.
+fn protected(path: &Path) -> Vec<(String, String)> {
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    let words = text.lines().filter_map(|line| line.split_once(' '));
+    words
+        .map(|(kind, hex)| (kind.to_owned(), hex.to_owned()))
+        .collect()
 }
 
 /// A lock that one owner at a time has: who waits gets it when the owner lets go or dies.

@@ -27,10 +27,10 @@
 //! 2. Layers: unpacked under `tmp/`, syncfs, rename, fsync of the directory.
 //! 3. The image record, in the same way, last.
 //!
-//! A record is therefore never seen before what it names. A kill or power cut leaves unfinished things
-//! under `tmp/` (removed with the dead owner's lease when the store is next opened) and perhaps
-//! documents and layers without a record, which the next try of the same image uses, or the next
-//! garbage collection removes.
+//! A record is therefore never seen before what it names. What fails leaves complete layers, which the next
+//! try of the same image uses, or the next garbage collection removes. A kill or power cut leaves unfinished
+//! things under `tmp/` and perhaps documents without a record too: the dead owner's lease tells them, and
+//! they are removed with it when the store is next opened.
 //!
 //! # Protection and removal
 //!

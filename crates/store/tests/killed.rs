@@ -177,11 +177,34 @@ impl Drop for Small {
     }
 }
 
-/// Loads into a store on a file system that may be full; true when it was.
+/// Takes every block that is free.
+fn fill(path: &Path) {
+    let file = std::fs::File::create(path).unwrap();
+    let flags = rustix::fs::FallocateFlags::empty();
+    let (mut end, mut bytes) = (0, 1 << 20);
+    while bytes > 0 {
+        match rustix::fs::fallocate(&file, flags, end, bytes) {
+            Ok(()) => end += bytes,
+            Err(_) => bytes /= 2,
+        }
+    }
+}
+
+/// Names of the documents that the store has.
+fn documents(store: &Store) -> Vec<std::ffi::OsString> {
+    let entries = std::fs::read_dir(store.root().join("blobs/sha256")).unwrap();
+    let mut names: Vec<_> = entries.flatten().map(|e| e.file_name()).collect();
+    names.sort();
+    names
+}
+
+/// Loads into a store on a file system that may be full; true when it was. Then no document is left.
 fn is_full(store: &Store, path: &Path, how: &str) -> bool {
+    let before = documents(store);
     let Err(error) = load(store, path) else {
         return false;
     };
+    assert_eq!(documents(store), before, "{how}");
     let mut text = error.to_string();
     let mut source = std::error::Error::source(&error);
     while let Some(error) = source {
@@ -249,7 +272,11 @@ fn a_full_loop_device_leaves_a_valid_store() {
             let how = format!("{} with {room} bytes", driver.name());
             let full = is_full(&store, &new, &how);
             refused += u32::from(full);
-            // Removing needs no room.
+            // A check needs no room, not a block, nor does removing.
+            let rest = root.join("rest");
+            fill(&rest);
+            assert_whole(&root, &how);
+            std::fs::remove_file(&rest).unwrap();
             store.prune(&PruneOptions::default()).unwrap();
             if !full {
                 store.remove_image("new:1", false).unwrap();

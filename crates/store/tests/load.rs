@@ -259,6 +259,12 @@ fn a_damaged_archive_leaves_an_empty_store() {
         // Layers that arrived whole before stay, and are not read again.
         store.collect_garbage().unwrap();
         assert!(load(&store, &path).is_err());
+        let documents = std::fs::read_dir(store.root().join("blobs/sha256"));
+        assert_eq!(
+            documents.unwrap().count(),
+            0,
+            "documents go with the failure"
+        );
     }
     store.collect_garbage().unwrap();
     assert!(is_empty(&store));
@@ -276,10 +282,16 @@ fn leftovers_of_a_killed_process_are_removed_at_the_next_start_and_others_stay()
     // A lease that nobody has locked.
     let left = store.root().join("tmp/1-0-dead.0");
     std::fs::create_dir_all(left.join("half/a/layer")).unwrap();
-    std::fs::write(store.root().join("leases/1-0-dead"), "").unwrap();
+    // What it had put there goes with it.
+    let hex = "a".repeat(64);
+    let document = store.root().join("blobs/sha256").join(&hex);
+    std::fs::write(&document, "{}").unwrap();
+    let lease = store.root().join("leases/1-0-dead");
+    std::fs::write(lease, format!("blob {hex}\n")).unwrap();
     Store::open(temp.path()).unwrap();
     assert!(place.exists() && !left.exists());
     assert!(!store.root().join("leases/1-0-dead").exists());
+    assert!(!document.exists());
     drop(busy);
     assert!(!place.exists());
     assert!(is_empty(&store));

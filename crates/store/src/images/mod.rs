@@ -213,6 +213,7 @@ impl Store {
             }
         }
         self.write_record(lease, record)?;
+        lease.named(&record.blobs());
         let unnamed = self.record_path(&record.renamed(None));
         if record.reference.is_some() && unnamed.exists() {
             durable::remove_path(&unnamed).map_err(StoreError::io("remove", &unnamed))?;
