@@ -25,7 +25,7 @@ fn the_exit_code_is_that_of_the_command() {
     world
         .run(&flags, &["no-such-program"])
         .code_is(127)
-        .fails_with("no-such-program");
+        .fails_with("exec: \"no-such-program\": executable file not found in $PATH\n");
     world
         .run(&flags, &["/etc/passwd"])
         .code_is(126)

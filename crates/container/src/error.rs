@@ -90,6 +90,12 @@ pub enum Error {
         /// The step.
         stage: u32,
     },
+    /// No directory of the container's PATH has the program. In the words that callers of runc look for.
+    #[error("exec: {program:?}: executable file not found in $PATH")]
+    NoProgram {
+        /// As the caller named it.
+        program: String,
+    },
     /// The child ended without a word.
     #[error("the container's process ended before it was ready ({how})")]
     ChildDied {
@@ -182,8 +188,10 @@ impl Error {
     /// Whether a program to execute was not found (true) or cannot be executed
     /// (false); `None` for every other error.
     pub fn program_missing(&self) -> Option<bool> {
-        let Self::Child { stage, source, .. } = self else {
-            return None;
+        let (stage, source) = match self {
+            Self::NoProgram { .. } => return Some(true),
+            Self::Child { stage, source, .. } => (stage, source),
+            _ => return None,
         };
         let program = *stage == Stage::Executable.number() || *stage == Stage::Exec.number();
         program.then(|| source.kind() == std::io::ErrorKind::NotFound)
@@ -223,6 +231,7 @@ pub(crate) struct Names {
 impl Names {
     /// Puts a report into words.
     pub fn explain(&self, fail: &Fail, hook_output: &str) -> Error {
+        use rustix::io::Errno;
         let index = fail.index as usize;
         let hook = |kind, list: &Vec<String>| Error::Hook {
             kind,
@@ -239,6 +248,10 @@ impl Names {
         match fail.stage {
             Stage::CreateContainerHook => return hook("createContainer", &self.hooks[0]),
             Stage::StartContainerHook => return hook("startContainer", &self.hooks[1]),
+            Stage::Executable if fail.errno == Errno::NOENT && !self.program.contains('/') => {
+                let program = self.program.clone();
+                return Error::NoProgram { program };
+            }
             _ => {}
         }
         let (what, hint) = self.words(fail);
@@ -426,9 +439,6 @@ impl Names {
     fn program_words(&self, errno: rustix::io::Errno) -> String {
         let program = &self.program;
         match errno {
-            rustix::io::Errno::NOENT if !program.contains('/') => {
-                format!("exec: {program:?}: executable file not found in $PATH")
-            }
             rustix::io::Errno::ISDIR => format!("exec: {program:?}: is a directory"),
             _ => format!("exec: {program:?}"),
         }
