@@ -183,7 +183,7 @@ pub struct RunFlags {
     /// Tell nothing of a pull
     #[arg(short, long)]
     pub quiet: bool,
-    /// Image, by name or id
+    /// Image, by name or id; of a manifest list the one for this machine
     pub image: String,
     /// Command and its arguments, in place of the image's own
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]

@@ -1,10 +1,9 @@
 //! Flags of the verbs that are about manifest lists.
 
-use crate::registry_args::{AccessFlags, Format, Method, ProgressMode};
+use crate::registry_args::{AccessFlags, SendFlags};
 use carrack_engine::images::MemberOptions;
 use carrack_spec::Reference;
 use clap::{Args, Subcommand};
-use std::path::PathBuf;
 
 /// What to do with manifest lists: images for several machines under one name.
 #[derive(Debug, Subcommand)]
@@ -143,26 +142,8 @@ pub struct ManifestPushFlags {
     /// Remove the list when it is pushed
     #[arg(short, long, visible_alias = "rm")]
     pub purge: bool,
-    /// Format of the list, and of images of the store [default: oci, and the images' own]
-    #[arg(short, long, value_enum, value_name = "FORMAT")]
-    pub format: Option<Format>,
-    /// Compress layers of images of the store so [default: any form that the registry has, else gzip]
-    #[arg(
-        long,
-        visible_alias = "compression-format",
-        value_enum,
-        value_name = "METHOD"
-    )]
-    pub compression: Option<Method>,
-    /// Write the digest of the pushed list to a file
-    #[arg(long, value_name = "FILE")]
-    pub digestfile: Option<PathBuf>,
-    /// Print the digest only
-    #[arg(short, long)]
-    pub quiet: bool,
-    /// How to tell what goes on
-    #[arg(long, value_enum, default_value_t, value_name = "MODE")]
-    pub progress: ProgressMode,
+    #[command(flatten)]
+    pub send: SendFlags,
     /// List, by name or id
     pub list: String,
     /// Where to: a name in a registry, or oci:DIR[:REF], oci-archive:FILE[:REF], dir:DIR [default: where its name says]

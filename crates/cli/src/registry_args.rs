@@ -1,7 +1,8 @@
 //! Flags of the verbs that speak to registries.
 
+use crate::progress::{Direction, Progress};
 use carrack_engine::Compression;
-use carrack_engine::images::{AccessOptions, parse_pair};
+use carrack_engine::images::{AccessOptions, ManifestFormat, PushOptions, parse_pair};
 use carrack_spec::image::Platform;
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
@@ -86,6 +87,60 @@ pub enum ProgressMode {
     None,
 }
 
+/// What is told, and how much.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct TellFlags {
+    /// Print ids or digests only
+    #[arg(short, long)]
+    pub quiet: bool,
+    /// How to tell what goes on
+    #[arg(long, value_enum, default_value_t, value_name = "MODE")]
+    pub progress: ProgressMode,
+}
+
+impl TellFlags {
+    /// Tells of a transfer until it is dropped.
+    pub fn progress(self, direction: Direction) -> Progress {
+        Progress::new(direction, self.progress, self.quiet)
+    }
+}
+
+/// Flags of verbs that push from the store.
+#[derive(Debug, Args)]
+pub struct SendFlags {
+    /// Compress layers of images of the store so [default: any form that the registry has, else gzip]
+    #[arg(
+        long,
+        visible_alias = "compression-format",
+        value_enum,
+        value_name = "METHOD"
+    )]
+    pub compression: Option<Method>,
+    /// Compress layers anew with this level: 1 to 9 for gzip, 1 to 19 for zstd
+    #[arg(long, value_name = "LEVEL")]
+    pub compression_level: Option<i32>,
+    /// Format of the manifests of images of the store, and of a list [default: the images' own; a list's is oci]
+    #[arg(short, long, value_enum, value_name = "FORMAT")]
+    pub format: Option<Format>,
+    /// Write the digest of what was pushed to a file
+    #[arg(long, value_name = "FILE")]
+    pub digestfile: Option<PathBuf>,
+    #[command(flatten)]
+    pub tell: TellFlags,
+}
+
+impl SendFlags {
+    /// The engine's form of these flags.
+    pub fn options(&self, all: bool) -> PushOptions {
+        PushOptions {
+            compression: self.compression.map(Method::compression),
+            level: self.compression_level,
+            all,
+            format: self.format.map(Format::manifest),
+        }
+    }
+}
+
 /// Flags of `pull`.
 #[derive(Debug, Args)]
 pub struct PullFlags {
@@ -97,12 +152,8 @@ pub struct PullFlags {
     /// Pull every tag of the repository
     #[arg(short, long)]
     pub all_tags: bool,
-    /// Print ids only
-    #[arg(short, long)]
-    pub quiet: bool,
-    /// How to tell what goes on
-    #[arg(long, value_enum, default_value_t, value_name = "MODE")]
-    pub progress: ProgressMode,
+    #[command(flatten)]
+    pub tell: TellFlags,
     /// Images: names in registries, or oci:DIR[:REF], oci-archive:FILE[:REF], docker-archive:FILE[:NAME], dir:DIR
     #[arg(required = true, value_name = "IMAGE")]
     pub images: Vec<String>,
@@ -116,30 +167,9 @@ pub struct PushFlags {
     /// Push the image for every machine, and their index: those that are not here are copied from where this one was pulled
     #[arg(long)]
     pub all: bool,
-    /// Compress layers so [default: any form that the registry has, else gzip]
-    #[arg(
-        long,
-        visible_alias = "compression-format",
-        value_enum,
-        value_name = "METHOD"
-    )]
-    pub compression: Option<Method>,
-    /// Compress layers anew with this level: 1 to 9 for gzip, 1 to 19 for zstd
-    #[arg(long, value_name = "LEVEL")]
-    pub compression_level: Option<i32>,
-    /// Format of the manifest [default: the image's own]
-    #[arg(short, long, value_enum, value_name = "FORMAT")]
-    pub format: Option<Format>,
-    /// Write the digest of the pushed manifest to a file
-    #[arg(long, value_name = "FILE")]
-    pub digestfile: Option<PathBuf>,
-    /// Print the digest only
-    #[arg(short, long)]
-    pub quiet: bool,
-    /// How to tell what goes on
-    #[arg(long, value_enum, default_value_t, value_name = "MODE")]
-    pub progress: ProgressMode,
-    /// Image, by name or id
+    #[command(flatten)]
+    pub send: SendFlags,
+    /// Image or manifest list, by name or id
     pub image: String,
     /// Where to: a name in a registry, or oci:DIR[:REF], oci-archive:FILE[:REF], docker-archive:FILE[:NAME], dir:DIR
     /// [default: where its name says]
@@ -170,12 +200,8 @@ pub struct CopyFlags {
     /// Write the digest of what was copied to a file
     #[arg(long, value_name = "FILE")]
     pub digestfile: Option<PathBuf>,
-    /// Print the digest only
-    #[arg(short, long)]
-    pub quiet: bool,
-    /// How to tell what goes on
-    #[arg(long, value_enum, default_value_t, value_name = "MODE")]
-    pub progress: ProgressMode,
+    #[command(flatten)]
+    pub tell: TellFlags,
     /// From where: docker://NAME, oci:DIR[:REF], oci-archive:FILE[:REF], docker-archive:FILE[:NAME], dir:DIR
     pub source: String,
     /// To where, in the same forms
@@ -295,6 +321,16 @@ pub enum Format {
     /// Docker's, schema 2
     #[value(alias = "v2s2")]
     Docker,
+}
+
+impl Format {
+    /// The engine's word for it.
+    pub fn manifest(self) -> ManifestFormat {
+        match self {
+            Self::Oci => ManifestFormat::Oci,
+            Self::Docker => ManifestFormat::Docker,
+        }
+    }
 }
 
 /// Flags of `search`.

@@ -2,21 +2,12 @@
 
 mod world;
 
-use carrack_testkit::runtime::{Output, finish};
+use carrack_testkit::runtime::finish;
 use carrack_testkit::{DockerRegistry, require, skip};
-use serde_json::Value;
 use std::path::Path;
 use std::process::Command;
 use world::World;
-
-#[track_caller]
-fn peer(program: &str, args: &[&str]) -> Output {
-    finish(Command::new(program).args(args)).ok()
-}
-
-fn json(text: &str) -> Value {
-    serde_json::from_str(text).unwrap_or_else(|e| panic!("{e}: {text}"))
-}
+use world::machines::{json, peer, podman};
 
 /// A tar file with these files, made by GNU tar.
 fn tar(world: &World, name: &str, files: &[(&str, &str)]) -> String {
@@ -348,19 +339,7 @@ fn saved_images_cross_over_to_the_peers_and_back() {
 fn podman_reads_what_we_save_and_we_read_what_it_saves() {
     let world = require!(World::new());
     require!(skip::program("podman"));
-    let root = world.path("podman").display().to_string();
-    let run = world.path("podman-run").display().to_string();
-    let podman = |args: &[&str]| {
-        let global = [
-            "--root",
-            &root,
-            "--runroot",
-            &run,
-            "--storage-driver",
-            "vfs",
-        ];
-        peer("podman", &[&global[..], args].concat())
-    };
+    let podman = podman(&world);
     let ours = world.path("ours.tar").display().to_string();
     world
         .carrack(&["save", "-q", "-o", &ours, "busybox:test"])

@@ -2,29 +2,9 @@
 
 mod world;
 
-use carrack_testkit::runtime::{Output, finish};
 use carrack_testkit::{DockerRegistry, TempDir, require, skip};
-use serde_json::Value;
-use std::process::Command;
 use world::World;
-
-/// Runs a peer; its standard output.
-#[track_caller]
-fn peer(program: &str, args: &[&str]) -> Output {
-    finish(Command::new(program).args(args)).ok()
-}
-
-fn json(text: &str) -> Value {
-    serde_json::from_str(text).unwrap_or_else(|e| panic!("{e}: {text}"))
-}
-
-/// The manifest under a name of the registry, as skopeo sees it.
-#[track_caller]
-fn manifest(name: &str) -> Value {
-    let raw = ["inspect", "--raw", "--tls-verify=false"];
-    let name = format!("docker://{name}");
-    json(&peer("skopeo", &[&raw[..], &[&name]].concat()).stdout)
-}
+use world::machines::{json, peer, raw};
 
 #[test]
 fn what_is_pushed_the_peers_pull_and_a_second_push_sends_nothing() {
@@ -44,7 +24,7 @@ fn what_is_pushed_the_peers_pull_and_a_second_push_sends_nothing() {
         .ok();
     let digest = std::fs::read_to_string(&digestfile).unwrap();
     assert_eq!(pushed.stdout, format!("Pushed: {name}\n{digest}\n"));
-    let document = manifest(&name);
+    let document = raw(&format!("docker://{name}"));
     for layer in document["layers"].as_array().unwrap() {
         let kind = layer["mediaType"].as_str().unwrap();
         assert!(kind.ends_with("tar+gzip"), "{kind}");
@@ -86,9 +66,10 @@ fn a_push_compresses_as_told() {
         world
             .carrack(&["push", "-q", "--compression", method, "busybox:test", &name])
             .ok();
-        let kind = manifest(&name)["layers"][0]["mediaType"].to_string();
+        let kind = raw(&format!("docker://{name}"))["layers"][0]["mediaType"].to_string();
         assert!(kind.trim_matches('"').ends_with(end), "{kind}");
     }
+    let manifest = |name: &str| raw(&format!("docker://{name}"));
     let size = |name: &str| manifest(name)["layers"][0]["size"].as_u64().unwrap();
     let level = |level: &str| {
         let name = format!("{}/app:level{level}", registry.host);
@@ -103,7 +84,7 @@ fn a_push_compresses_as_told() {
     world
         .carrack(&["push", "-q", "--format", "docker", "busybox:test", &name])
         .ok();
-    let document = manifest(&name);
+    let document = raw(&format!("docker://{name}"));
     assert_eq!(
         document["mediaType"],
         "application/vnd.docker.distribution.manifest.v2+json"

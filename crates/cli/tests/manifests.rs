@@ -6,7 +6,7 @@ use carrack_testkit::runtime::finish;
 use carrack_testkit::{DockerRegistry, require, skip};
 use serde_json::json;
 use world::World;
-use world::machines::{image, inspect, machine, peer, platforms, raw};
+use world::machines::{image, inspect, machine, platforms, podman, pushed, raw};
 
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
@@ -78,19 +78,7 @@ fn a_list_of_the_stores_images_is_pushed_and_the_peers_pull_each_machines_image(
         .ok()
         .stdout_is(&format!("{digest}\n"));
 
-    let (root, run) = (world.path("podman"), world.path("podman-run"));
-    let (root, run) = (root.display().to_string(), run.display().to_string());
-    let podman = |args: &[&str]| {
-        let place = [
-            "--root",
-            &root,
-            "--runroot",
-            &run,
-            "--storage-driver",
-            "vfs",
-        ];
-        peer("podman", &[&place[..], args].concat())
-    };
+    let podman = podman(&world);
     for platform in all {
         podman(&[
             "pull",
@@ -127,24 +115,9 @@ fn what_podman_makes_a_list_of_we_inspect_pull_and_add_to() {
     require!(skip::program("podman"));
     let host = registry.host.as_str();
     for (tag, platform) in [("a", "linux/amd64"), ("b", "linux/arm64")] {
-        let name = format!("app:{tag}");
-        image(&world, &name, platform);
-        let to = format!("{host}/app:{tag}");
-        world.carrack(&["push", "-q", &name, &to]).ok();
+        pushed(&world, &registry, &format!("app:{tag}"), platform);
     }
-    let (root, run) = (world.path("podman"), world.path("podman-run"));
-    let (root, run) = (root.display().to_string(), run.display().to_string());
-    let podman = |args: &[&str]| {
-        let place = [
-            "--root",
-            &root,
-            "--runroot",
-            &run,
-            "--storage-driver",
-            "vfs",
-        ];
-        peer("podman", &[&place[..], args].concat())
-    };
+    let podman = podman(&world);
     podman(&["manifest", "create", "theirs"]);
     for tag in ["a", "b"] {
         let from = format!("docker://{host}/app:{tag}");
@@ -198,9 +171,7 @@ fn images_of_a_registry_are_listed_where_they_are_and_pushed_byte_for_byte() {
     let mut digests = Vec::new();
     for (tag, platform) in [("a", "linux/amd64"), ("b", "linux/arm64")] {
         let name = format!("app:{tag}");
-        image(&world, &name, platform);
-        let to = format!("{host}/app:{tag}");
-        digests.push(world.carrack(&["push", "-q", &name, &to]).ok().stdout);
+        digests.push(pushed(&world, &registry, &name, platform).1);
         world.carrack(&["rmi", &name]).ok();
     }
     let (a, b) = (format!("docker://{host}/app:a"), format!("{host}/app:b"));
@@ -224,7 +195,7 @@ fn images_of_a_registry_are_listed_where_they_are_and_pushed_byte_for_byte() {
     assert_eq!(pushed.stderr.matches("mounted").count(), 4, "{pushed}");
     let document = raw(&format!("docker://{to}"));
     for (n, digest) in digests.iter().enumerate() {
-        assert_eq!(document["manifests"][n]["digest"], digest.trim());
+        assert_eq!(document["manifests"][n]["digest"], *digest);
     }
     // To another registry, a layout, an archive and a directory.
     let digest = world
@@ -281,7 +252,7 @@ fn images_of_a_registry_are_listed_where_they_are_and_pushed_byte_for_byte() {
         .stdout_has(&format!("Pushed: {third}\n"));
     let docker = raw(&format!("docker://{third}"));
     assert_eq!(docker["mediaType"], DOCKER_LIST);
-    assert_eq!(docker["manifests"][0]["digest"], digests[0].trim());
+    assert_eq!(docker["manifests"][0]["digest"], digests[0]);
     world.carrack(&["manifest", "exists", "list"]).code_is(1);
 }
 

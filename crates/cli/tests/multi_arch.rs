@@ -7,7 +7,7 @@ use carrack_testkit::{DockerRegistry, require, skip};
 use serde_json::Value;
 use std::path::Path;
 use world::World;
-use world::machines::{image, inspect, machine, peer, platforms, raw};
+use world::machines::{image, inspect, json, machine, peer, platforms, raw};
 
 /// An index of three images in the registry, one of them for this machine; the names and digest of it.
 fn index(world: &World, host: &str) -> (String, String) {
@@ -211,4 +211,67 @@ fn a_pull_is_for_the_machine_that_was_asked_for_each_time() {
     assert!(pulled.stderr.contains(&warning), "{pulled}");
     let wrong = other.carrack(&["pull", "--platform", "linux/", &alone]);
     wrong.code_is(125).fails_with("linux/arm64");
+}
+
+#[test]
+fn a_list_is_run_and_pushed_by_its_name() {
+    let world = require!(World::new());
+    let registry = require!(DockerRegistry::start(""));
+    let native = Platform::native().to_string();
+    let list = format!("{}/app:v1", registry.host);
+    image(&world, "there", "linux/riscv64");
+    world.carrack(&["manifest", "create", &list, "there"]).ok();
+    // Nothing fits this machine.
+    let none = world.carrack(&["run", "--rm", &list, "true"]);
+    none.code_is(125)
+        .fails_with(&format!("no image for {native} (there are: linux/riscv64)"));
+    world
+        .carrack(&["manifest", "add", &list, "busybox:test"])
+        .ok();
+    let runs = |world: &World, flags: &[&str], name: &str| {
+        let run = [&["run", "--rm"], flags, &[name, "echo", "ran"]].concat();
+        world.carrack(&run)
+    };
+    runs(&world, &[], &list).ok().stdout_is("ran\n");
+    let line = ["manifest", "inspect", &list];
+    let before = json(&world.carrack(&line).ok().stdout);
+
+    // The list with all its images, and not one of them.
+    let output = world.carrack(&["push", &list]).ok();
+    let digest = output.stdout.lines().last().unwrap();
+    assert_eq!(
+        output.stdout,
+        format!("Pushed: {list} with 2 images\n{digest}\n")
+    );
+    let document = raw(&format!("docker://{list}"));
+    assert_eq!(platforms(&document), ["linux/riscv64", native.as_str()]);
+    assert_eq!(platforms(&before), platforms(&document));
+
+    // A list of what is elsewhere: its image is pulled when it is run.
+    let other = require!(World::empty());
+    let create = ["manifest", "create", "--all", "theirs", &list];
+    other.carrack(&create).ok();
+    let never = runs(&other, &["--pull", "never"], "theirs");
+    never.code_is(125).fails_with("pull");
+    runs(&other, &[], "theirs").ok().stdout_is("ran\n");
+    runs(&other, &["--pull", "never"], "theirs").ok();
+
+    // An image of the same name goes first, a list's name before the start of an id.
+    world.carrack(&["tag", "there", &list]).ok();
+    let to = format!("{}/one:v1", registry.host);
+    world.carrack(&["push", "-q", &list, &to]).ok();
+    assert!(raw(&format!("docker://{to}"))["manifests"].is_null());
+    let id = world.carrack(&["images", "-q", "busybox"]).ok().stdout;
+    let start = &id.trim()[..8];
+    world.carrack(&["manifest", "create", start, "there"]).ok();
+    world
+        .carrack(&["run", "--rm", start, "true"])
+        .code_is(125)
+        .fails_with("linux/riscv64");
+    world.carrack(&["rmi", &list]).ok();
+    runs(&world, &[], &list).ok();
+    let refused = world.carrack(&["push", &list, "docker-archive:/nowhere.tar"]);
+    refused.code_is(125).fails_with("one platform only");
+    world.assert_nothing_left("carrack-none");
+    other.assert_nothing_left("carrack-none");
 }

@@ -7,7 +7,7 @@ use carrack_testkit::{DockerRegistry, Terminal, require};
 use serde_json::Value;
 use std::process::{Command, Stdio};
 use world::World;
-use world::machines::{image, peer, raw};
+use world::machines::{peer, podman, pushed, raw};
 
 /// A terminal as a person sees it at the end: lines, after carriage returns and the sequences by which bars
 /// are drawn anew.
@@ -90,19 +90,7 @@ fn layered(world: &World, host: &str) -> (String, usize) {
         dockerfile.push_str(&format!("COPY f{n} /f{n}\n"));
     }
     std::fs::write(context.join("Dockerfile"), dockerfile).unwrap();
-    let (root, run) = (world.path("podman"), world.path("podman-run"));
-    let (root, run) = (root.display().to_string(), run.display().to_string());
-    let podman = |args: &[&str]| {
-        let place = [
-            "--root",
-            &root,
-            "--runroot",
-            &run,
-            "--storage-driver",
-            "vfs",
-        ];
-        peer("podman", &[&place[..], args].concat())
-    };
+    let podman = podman(world);
     let name = format!("{host}/layered:v1");
     let context = context.display().to_string();
     podman(&["build", "-q", "--layers", "-t", &name, &context]);
@@ -172,9 +160,7 @@ fn on_a_terminal_bars_come_and_go_and_one_line_a_layer_stays() {
 fn an_error_stands_below_what_was_done_and_the_bars_are_gone() {
     let world = require!(World::empty());
     let registry = require!(DockerRegistry::start(""));
-    image(&world, "good", "linux/amd64");
-    let name = format!("{}/bad:v1", registry.host);
-    world.carrack(&["push", "-q", "good", &name]).ok();
+    let (name, _) = pushed(&world, &registry, "bad:v1", "linux/amd64");
     let manifest = raw(&format!("docker://{name}"));
     let layer = manifest["layers"][0]["digest"].as_str().unwrap();
     let file = registry.blob(layer);
@@ -203,9 +189,7 @@ fn pulled(args: &[&str]) -> Output {
 fn elsewhere_there_are_lines_or_json_or_nothing() {
     let world = require!(World::empty());
     let registry = require!(DockerRegistry::start(""));
-    image(&world, "a", "linux/amd64");
-    let name = format!("{}/a:v1", registry.host);
-    world.carrack(&["push", "-q", "a", &name]).ok();
+    let (name, _) = pushed(&world, &registry, "a:v1", "linux/amd64");
     let layer = raw(&format!("docker://{name}"))["layers"][0].clone();
     let short = &layer["digest"].as_str().unwrap()["sha256:".len()..][..12];
     let lines = format!("Pulling {name}\n{short}: pulled, {} B\n", layer["size"]);
@@ -246,9 +230,9 @@ fn elsewhere_there_are_lines_or_json_or_nothing() {
 
     // What scripts read of a load is docker's line.
     let archive = world.path("a.tar").display().to_string();
-    world.carrack(&["save", "-o", &archive, "a"]).ok();
+    world.carrack(&["save", "-o", &archive, "a:v1"]).ok();
     let loaded = pulled(&["load", "-i", &archive]);
-    assert_eq!(loaded.stdout, "Loaded image: a:latest\n");
+    assert_eq!(loaded.stdout, "Loaded image: a:v1\n");
     assert!(loaded.stderr.contains(": loaded, "), "{loaded}");
     let quiet = finish(
         &mut World::empty()
@@ -258,6 +242,6 @@ fn elsewhere_there_are_lines_or_json_or_nothing() {
     .ok();
     assert_eq!(
         (quiet.stdout.as_str(), quiet.stderr.as_str()),
-        ("a:latest\n", "")
+        ("a:v1\n", "")
     );
 }

@@ -10,7 +10,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use world::World;
-use world::machines::image;
+use world::machines::{image, pushed};
 
 /// bcrypt of "sesame".
 const USERS: &str = "ali:$2b$05$onNBk6mgZn0l7kVn6mP1.eWluyhAZTundYHs47ELCwAdZUMTPgjPi\n";
@@ -480,9 +480,7 @@ fn a_registry_that_wants_a_client_certificate_gets_it() {
 fn a_registry_without_tls_is_taken_only_where_that_is_allowed() {
     let world = require!(World::empty());
     let registry = require!(DockerRegistry::start(""));
-    image(&world, "app:v1", "linux/amd64");
-    let name = format!("{}/app:v1", registry.host);
-    world.carrack(&["push", "-q", "app:v1", &name]).ok();
+    let (name, _) = pushed(&world, &registry, "app:v1", "linux/amd64");
     let pull = world.carrack(&["pull", "--tls-verify=true", &name]);
     pull.code_is(125).fails_with(&registry.host);
     // What a registries.conf allows, the flag forbids.

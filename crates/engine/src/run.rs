@@ -72,7 +72,7 @@ impl Engine {
         };
         let mut rollback = Rollback::default();
         let making = lock(&self.runroot.join("lock"), FlockOperation::LockShared)?;
-        let image = self.store.find_image(&request.image)?;
+        let image = self.image_to_run(&request.image)?;
         let config = self.store.image_config(&image)?;
         let directory = self.directory(id.as_str());
         let mode = Mode::from_raw_mode(0o700);

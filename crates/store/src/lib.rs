@@ -88,7 +88,7 @@ pub use ingest::{Ingested, LayerSource, Progress};
 pub use inspect::{Change, HistoryStep, LayerChanges, TreeNode};
 pub use layers::{LayerError, LayerInfo};
 pub use lease::Lease;
-pub use lists::{ImageList, LIST_MEMBERS_MAX, ListMember, MemberSource};
+pub use lists::{ImageList, LIST_MEMBERS_MAX, ListMember, MemberSource, Named};
 pub use load::{LoadError, LoadEvent, LoadOptions, Loaded};
 pub use overlay::OverlayError;
 pub use parallel::several;

@@ -2,7 +2,8 @@
 //!
 //! One small JSON file a list (`lists/HEX.json`, named by the sha256 of the list's reference; HEX is the
 //! list's id), replaced by rename under the meta lock, so that changes of several processes follow each
-//! other. The names of lists and those of images are apart.
+//! other. The names of lists and those of images are apart: where either will do, an image goes first (see
+//! [`Store::find_named`]).
 //!
 //! A member is an image of this store, whose documents and layers stay as long as the list names it, or one
 //! in another place, of which nothing is kept but where it is.
@@ -11,7 +12,7 @@ use crate::digesting::digest_of;
 use crate::durable::{self, remove_path};
 use crate::gc;
 use crate::gc::Reclaimed;
-use crate::images::{ImageError, ImageRecord};
+use crate::images::{By, ImageError, ImageRecord};
 use crate::lease::Lease;
 use crate::store::{Store, StoreError};
 use carrack_spec::image::{self, Descriptor, Index};
@@ -137,6 +138,15 @@ impl ImageList {
     }
 }
 
+/// What a name stands for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Named {
+    /// An image.
+    Image(Box<ImageRecord>),
+    /// A manifest list.
+    List(ImageList),
+}
+
 /// A list and the file it is in.
 type Found = (PathBuf, ImageList);
 
@@ -161,6 +171,27 @@ impl Store {
     /// [`ImageError::NoList`], or the records cannot be read.
     pub fn find_list(&self, name: &str) -> Result<ImageList, ImageError> {
         Ok(self.found_list(name)?.1)
+    }
+
+    /// What a name stands for where an image or a list will do: the image of that name, else the list of that
+    /// name, else the image with that id or the start of it, else such a list.
+    ///
+    /// # Errors
+    /// [`ImageError::NotFound`], [`ImageError::Ambiguous`], or the records cannot be read.
+    pub fn find_named(&self, name: &str) -> Result<Named, ImageError> {
+        let image = self.find_image_by(name);
+        let by_name = matches!(image, Ok((_, By::Name)));
+        if !by_name && let Some((_, list)) = self.list_called(name)? {
+            return Ok(Named::List(list));
+        }
+        match image {
+            Ok((record, _)) => Ok(Named::Image(Box::new(record))),
+            Err(ImageError::NotFound(name)) => match self.find_list(&name) {
+                Err(ImageError::NoList(_)) => Err(ImageError::NotFound(name)),
+                list => list.map(Named::List),
+            },
+            Err(error) => Err(error),
+        }
     }
 
     /// Makes a list with these members, or adds them to the one of that name when there may be one.
@@ -288,15 +319,23 @@ impl Store {
         Ok(())
     }
 
-    fn found_list(&self, name: &str) -> Result<Found, ImageError> {
+    /// The list of this name.
+    fn list_called(&self, name: &str) -> Result<Option<Found>, ImageError> {
         for text in [name.to_owned(), format!("localhost/{name}")] {
             let Ok(reference) = text.parse::<Reference>() else {
                 continue;
             };
             let path = self.list_path(&ImageList::new(&reference));
             if let Some(list) = read(&path)? {
-                return Ok((path, list));
+                return Ok(Some((path, list)));
             }
+        }
+        Ok(None)
+    }
+
+    fn found_list(&self, name: &str) -> Result<Found, ImageError> {
+        if let Some(found) = self.list_called(name)? {
+            return Ok(found);
         }
         let no_list = || ImageError::NoList(name.to_owned());
         if name.len() < ID_PREFIX_MIN {

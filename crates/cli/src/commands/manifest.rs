@@ -1,15 +1,15 @@
 //! `carrack manifest`: lists of images for several machines.
 
-use crate::commands::image::transfer::{digestfile, format, place_name};
+use crate::commands::image::transfer::report_pushed;
 use crate::manifest_args::{
     AddFlags, AnnotateFlags, CreateFlags, ListsFlags, ManifestInspectFlags, ManifestPushFlags,
     ManifestVerb, RmListsFlags,
 };
-use crate::progress::{Direction, Progress};
+use crate::progress::Direction;
 use crate::template::Template;
 use crate::{json, table};
 use anyhow::Result;
-use carrack_engine::images::{Access, ImageList, Place, PushOptions};
+use carrack_engine::images::{Access, ImageList, Place};
 use carrack_engine::{Engine, EngineError, ImageError};
 use serde_json::json;
 use std::io::Write;
@@ -72,33 +72,18 @@ fn annotate(engine: &Engine, flags: &AnnotateFlags) -> Result<u8> {
 fn push(engine: &Engine, flags: &ManifestPushFlags) -> Result<u8> {
     let access = Access::open(flags.access.options()?)?;
     let place: Option<Place> = flags.destination.as_deref().map(str::parse).transpose()?;
-    let progress = Progress::new(Direction::Out, flags.progress, flags.quiet);
-    let options = PushOptions {
-        compression: flags.compression.map(|method| method.compression()),
-        level: None,
-        all: flags.all,
-        format: flags.format.map(format),
-    };
+    let progress = flags.send.tell.progress(Direction::Out);
+    let options = flags.send.options(flags.all);
     let tell = |event| progress.tell(event);
     let pushed = engine.push_list(&access, &flags.list, place, &options, &tell)?;
     drop(progress);
-    digestfile(flags.digestfile.as_deref(), &pushed.digest)?;
+    report_pushed(&pushed, &flags.send)?;
     if flags.purge {
         engine
             .store()
             .remove_list(&flags.list)
             .map_err(EngineError::from)?;
     }
-    let mut out = std::io::stdout();
-    if !flags.quiet {
-        let images = match pushed.manifests {
-            0 => String::new(),
-            1 => " with 1 image".to_owned(),
-            n => format!(" with {n} images"),
-        };
-        writeln!(out, "Pushed: {}{images}", place_name(&pushed.place))?;
-    }
-    writeln!(out, "{}", pushed.digest)?;
     Ok(0)
 }
 

@@ -3,8 +3,9 @@
 use crate::args::{PullPolicy, RunFlags};
 use crate::console::{self, Streams};
 use anyhow::{Context, bail};
+use carrack_engine::images::ImagesError;
 use carrack_engine::request::{Limits, RunRequest, SeccompChoice, Volume};
-use carrack_engine::{Engine, ImageError};
+use carrack_engine::{Engine, EngineError, ImageError};
 use std::path::Path;
 
 /// `carrack run`: the exit code is that of the command.
@@ -29,12 +30,15 @@ fn ensure_image(engine: &Engine, flags: &RunFlags) -> anyhow::Result<()> {
     match flags.pull {
         PullPolicy::Never => Ok(()),
         PullPolicy::Always => fetch(),
-        PullPolicy::Missing => match engine.store().find_image(&flags.image) {
-            Err(ImageError::NotFound(_)) => fetch(),
+        PullPolicy::Missing => match engine.image_to_run(&flags.image) {
+            Err(EngineError::Image(ImageError::NotFound(_))) => fetch(),
+            Err(EngineError::Images(ImagesError::MemberElsewhere { place, .. })) => {
+                super::image::transfer::fetch(engine, &place, flags.quiet)
+            }
             // Other errors are told where the image is used.
             _ => Ok(()),
         },
-        PullPolicy::Newer => match (fetch(), engine.store().find_image(&flags.image)) {
+        PullPolicy::Newer => match (fetch(), engine.image_to_run(&flags.image)) {
             (Err(error), Ok(_)) => {
                 log::warn!("using the image in the store: {}", crate::sentence(&error));
                 Ok(())

@@ -1,6 +1,7 @@
-//! Images for several machines, and what peers see of them.
+//! Images for several machines, in the store and in registries, and what peers see of them.
 
 use super::World;
+use carrack_testkit::DockerRegistry;
 use carrack_testkit::runtime::{Output, finish};
 use serde_json::Value;
 use std::process::Command;
@@ -11,7 +12,18 @@ pub fn peer(program: &str, args: &[&str]) -> Output {
     finish(Command::new(program).args(args)).ok()
 }
 
-fn json(text: &str) -> Value {
+/// podman with a store of its own in this world.
+pub fn podman(world: &World) -> impl Fn(&[&str]) -> Output {
+    let [root, run] = ["podman", "podman-run"].map(|name| world.path(name).display().to_string());
+    move |args| {
+        let mut command = Command::new("podman");
+        command.args(["--root", &root, "--runroot", &run]);
+        finish(command.args(["--storage-driver", "vfs"]).args(args)).ok()
+    }
+}
+
+#[track_caller]
+pub fn json(text: &str) -> Value {
     serde_json::from_str(text).unwrap_or_else(|e| panic!("{e}: {text}"))
 }
 
@@ -27,6 +39,20 @@ pub fn image(world: &World, name: &str, platform: &str) {
     world
         .carrack(&["import", "-q", "--platform", platform, &tar, name])
         .ok();
+}
+
+/// Such an image in the store and in a registry: its name there, and its digest.
+#[track_caller]
+pub fn pushed(
+    world: &World,
+    registry: &DockerRegistry,
+    name: &str,
+    platform: &str,
+) -> (String, String) {
+    image(world, name, platform);
+    let to = format!("{}/{name}", registry.host);
+    let digest = world.carrack(&["push", "-q", name, &to]).ok().stdout;
+    (to, digest.trim().to_owned())
 }
 
 /// What an image of the store says in `/machine`.

@@ -116,6 +116,16 @@ pub enum ImagesError {
         "the manifest list {0:?} has no images; add some with `carrack manifest add {0} IMAGE`"
     )]
     EmptyList(String),
+    /// The image of a list that is for this machine is not in the store.
+    #[error(
+        "the image of the manifest list {list:?} for this machine is at {place}; pull that, or leave out --pull never"
+    )]
+    MemberElsewhere {
+        /// The list.
+        list: String,
+        /// Where the image is.
+        place: String,
+    },
     /// The image has no name to push it under.
     #[error("the image {0} has no name; say where to push it")]
     NoName(String),

@@ -9,13 +9,13 @@ use crate::images::copy::below;
 use crate::images::pull::{in_turn, is_image_config};
 use crate::images::push::Push;
 use crate::images::transport::{self, Place, RegistrySource, Source};
-use crate::images::{Access, ImagesError, ManifestFormat, PushOptions, TransferEvent};
+use crate::images::{Access, ImagesError, ManifestFormat, PushOptions, Pushed, TransferEvent};
 use crate::{Engine, EngineError};
 use carrack_registry::{Document, DocumentKind};
 use carrack_spec::image::{self, Descriptor, ImageConfig, Index, Platform, media_type};
 use carrack_spec::{Digest, Reference};
 use carrack_store::{
-    BlobError, ImageError, ImageList, ImageRecord, Lease, ListMember, MemberSource,
+    BlobError, ImageError, ImageList, ImageRecord, Lease, ListMember, MemberSource, Named,
 };
 use std::path::Path;
 
@@ -71,17 +71,6 @@ impl MemberOptions {
         descriptor.platform = Some(platform).filter(|p| *p != Platform::default());
         descriptor.annotations.extend(self.annotations.clone());
     }
-}
-
-/// What was pushed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PushedList {
-    /// Where it is now.
-    pub place: Place,
-    /// Digest of the index there.
-    pub digest: Digest,
-    /// Manifests pushed with it.
-    pub manifests: usize,
 }
 
 impl Engine {
@@ -214,14 +203,57 @@ impl Engine {
         place: Option<Place>,
         options: &PushOptions,
         tell: &(dyn Fn(TransferEvent) + Sync),
-    ) -> Result<PushedList, EngineError> {
+    ) -> Result<Pushed, EngineError> {
         let list = self.store().find_list(list)?;
+        Ok(self.send_list(access, &list, place, options, tell)?)
+    }
+
+    /// The image that a container is made of: the one of this name, or of a manifest list the one for this
+    /// machine.
+    ///
+    /// # Errors
+    /// There is none; [`ImagesError::MemberElsewhere`] when the list's image is not in the store.
+    pub fn image_to_run(&self, name: &str) -> Result<ImageRecord, EngineError> {
+        let list = match self.store().find_named(name)? {
+            Named::Image(record) => return Ok(*record),
+            Named::List(list) => list,
+        };
         if list.members.is_empty() {
             return Err(ImagesError::EmptyList(list.name()).into());
         }
+        let index = document(&list.index(), None)?;
+        let chosen = index
+            .choose(&Platform::native())
+            .map_err(ImagesError::from)?;
+        let member = list.members.iter().find(|m| m.descriptor == chosen);
+        match member.map(|member| &member.source) {
+            Some(MemberSource::Store(record)) => Ok((**record).clone()),
+            Some(MemberSource::Place(place)) => {
+                let pulled = self.in_store(chosen.digest.hex())?;
+                let elsewhere = || ImagesError::MemberElsewhere {
+                    list: list.name(),
+                    place: place.clone(),
+                };
+                Ok(pulled.ok_or_else(elsewhere)?)
+            }
+            None => Err(ImageError::NotFound(name.to_owned()).into()),
+        }
+    }
+
+    pub(super) fn send_list(
+        &self,
+        access: &Access,
+        list: &ImageList,
+        place: Option<Place>,
+        options: &PushOptions,
+        tell: &(dyn Fn(TransferEvent) + Sync),
+    ) -> Result<Pushed, ImagesError> {
+        if list.members.is_empty() {
+            return Err(ImagesError::EmptyList(list.name()));
+        }
         let place = place.unwrap_or_else(|| Place::Registry(list.reference.clone()));
         let index = (list.index(), None);
-        Ok(self.send_members(access, &list.members, index, place, options, tell)?)
+        self.send_members(access, &list.members, index, place, options, tell)
     }
 
     /// Pushes an image of the store with the index that it came from: the image that is here from the
@@ -233,7 +265,7 @@ impl Engine {
         place: Place,
         options: &PushOptions,
         tell: &(dyn Fn(TransferEvent) + Sync),
-    ) -> Result<PushedList, ImagesError> {
+    ) -> Result<Pushed, ImagesError> {
         let target = self.target(record)?;
         let members = self.stored_members(record, true, &MemberOptions::default())?;
         let index = (target.index()?, Some(target));
@@ -249,7 +281,7 @@ impl Engine {
         place: Place,
         options: &PushOptions,
         tell: &(dyn Fn(TransferEvent) + Sync),
-    ) -> Result<PushedList, ImagesError> {
+    ) -> Result<Pushed, ImagesError> {
         if let Place::DockerArchive(path, _) = &place {
             return Err(ImagesError::SingleOnly(path.clone()));
         }
@@ -287,7 +319,7 @@ impl Engine {
         };
         let digest = target.digest().clone();
         sink.finish(&target)?;
-        Ok(PushedList {
+        Ok(Pushed {
             place,
             digest,
             manifests,

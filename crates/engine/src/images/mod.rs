@@ -38,7 +38,7 @@ pub use copy::{Copied, CopyOptions, Platforms};
 pub use credentials::HostCredentials;
 pub use error::ImagesError;
 pub use events::{LayerEvent, TransferEvent};
-pub use lists::{MemberOptions, PushedList};
+pub use lists::MemberOptions;
 pub use login::{LoggedIn, parse_pair};
 pub use pull::{PullOptions, Pulled};
 pub use push::{ManifestFormat, PushOptions, Pushed};

@@ -19,7 +19,7 @@ use carrack_registry::Pushed as Sent;
 use carrack_registry::{Document, DocumentKind};
 use carrack_spec::image::{Descriptor, Manifest, media_type};
 use carrack_spec::{Digest, Reference};
-use carrack_store::{Compression, ImageRecord, LayerReader, Lease, compress_at, several};
+use carrack_store::{Compression, ImageRecord, LayerReader, Lease, Named, compress_at, several};
 use std::collections::BTreeMap;
 use std::io::{BufWriter, Read, Write};
 
@@ -51,18 +51,17 @@ pub struct PushOptions {
 /// What was pushed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pushed {
-    /// The image.
-    pub record: ImageRecord,
     /// Where it is now.
     pub place: Place,
     /// Digest of its manifest there, or of the index.
     pub digest: Digest,
-    /// Manifests pushed.
+    /// Manifests pushed, indexes not counted.
     pub manifests: usize,
 }
 
 impl Engine {
-    /// Pushes an image, to where its name says when there is no other place.
+    /// Pushes an image, or a manifest list with all its images, to where its name says when there is no other
+    /// place.
     ///
     /// # Errors
     /// [`ImagesError`]; the name there leads to what it led to before.
@@ -74,8 +73,15 @@ impl Engine {
         options: &PushOptions,
         tell: &(dyn Fn(TransferEvent) + Sync),
     ) -> Result<Pushed, EngineError> {
-        let record = self.store().find_image(image)?;
-        Ok(self.push_record(access, record, place, options, tell)?)
+        let pushed = match self.store().find_named(image)? {
+            Named::Image(record) => self.push_record(access, *record, place, options, tell),
+            Named::List(list) => {
+                let all = true;
+                let options = PushOptions { all, ..*options };
+                self.send_list(access, &list, place, &options, tell)
+            }
+        };
+        Ok(pushed?)
     }
 
     fn push_record(
@@ -92,13 +98,7 @@ impl Engine {
             (None, None) => return Err(ImagesError::NoName(record.id.short().to_owned())),
         };
         if options.all && self.target(&record)?.kind() == DocumentKind::Index {
-            let pushed = self.push_index(access, &record, place, options, tell)?;
-            return Ok(Pushed {
-                record,
-                place: pushed.place,
-                digest: pushed.digest,
-                manifests: pushed.manifests,
-            });
+            return self.push_index(access, &record, place, options, tell);
         }
         let lease = self.store().lease()?;
         if let Some(missing) = lease.protect_blobs([&record.manifest, &record.id])? {
@@ -111,7 +111,6 @@ impl Engine {
         let digest = document.digest().clone();
         sink.finish(&document)?;
         Ok(Pushed {
-            record,
             place,
             digest,
             manifests: 1,

@@ -163,8 +163,12 @@ impl Store {
     /// # Errors
     /// [`ImageError::NotFound`], [`ImageError::Ambiguous`].
     pub fn find_image(&self, name: &str) -> Result<ImageRecord, ImageError> {
+        self.find_image_by(name).map(|(record, _)| record)
+    }
+
+    pub(crate) fn find_image_by(&self, name: &str) -> Result<(ImageRecord, By), ImageError> {
         let records = self.found()?;
-        find(&records, name).map(|((_, record), _)| record.clone())
+        find(&records, name).map(|((_, record), by)| (record.clone(), by))
     }
 
     /// The configuration of an image, verified.
@@ -333,7 +337,7 @@ impl Lease {
 
 /// What an image was found by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum By {
+pub(crate) enum By {
     Name,
     Id,
 }

@@ -1,12 +1,11 @@
 //! `pull`, `push`, `image copy`.
 
 use crate::progress::{Direction, Progress};
-use crate::registry_args::{CopyFlags, Format, MultiArch, ProgressMode, PullFlags, PushFlags};
+use crate::registry_args::{CopyFlags, MultiArch, ProgressMode, PullFlags, PushFlags, SendFlags};
 use anyhow::{Context, bail};
 use carrack_engine::Engine;
 use carrack_engine::images::{
-    Access, AccessOptions, CopyOptions, ManifestFormat, Place, Platforms, PullOptions, Pulled,
-    PushOptions,
+    Access, AccessOptions, CopyOptions, Place, Platforms, PullOptions, Pulled, Pushed,
 };
 use carrack_spec::image::Platform;
 use carrack_spec::{Digest, Reference};
@@ -34,7 +33,7 @@ pub fn pull(engine: &Engine, flags: &PullFlags) -> anyhow::Result<u8> {
     }
     let mut code = 0;
     for name in &names {
-        let progress = Progress::new(Direction::In, flags.progress, flags.quiet);
+        let progress = flags.tell.progress(Direction::In);
         let pulled = engine.pull(&access, name, &options, &|event| progress.tell(event));
         drop(progress);
         match pulled {
@@ -78,7 +77,7 @@ fn warn_of_another_machine(pulled: &Pulled, options: &PullOptions) {
 fn report(pulled: &Pulled, flags: &PullFlags) -> anyhow::Result<()> {
     let mut out = std::io::stdout();
     let record = &pulled.record;
-    if flags.quiet {
+    if flags.tell.quiet {
         writeln!(out, "{}", record.id.hex())?;
         return Ok(());
     }
@@ -104,28 +103,36 @@ fn report(pulled: &Pulled, flags: &PullFlags) -> anyhow::Result<()> {
 /// As [`Engine::push`].
 pub fn push(engine: &Engine, flags: &PushFlags) -> anyhow::Result<u8> {
     let access = Access::open(flags.access.options()?)?;
-    let options = PushOptions {
-        compression: flags.compression.map(|method| method.compression()),
-        level: flags.compression_level,
-        all: flags.all,
-        format: flags.format.map(format),
-    };
     let place: Option<Place> = flags.destination.as_deref().map(str::parse).transpose()?;
-    let progress = Progress::new(Direction::Out, flags.progress, flags.quiet);
+    let progress = flags.send.tell.progress(Direction::Out);
     let tell = |event| progress.tell(event);
+    let options = flags.send.options(flags.all);
     let pushed = engine.push(&access, &flags.image, place, &options, &tell)?;
     drop(progress);
+    report_pushed(&pushed, &flags.send)?;
+    Ok(0)
+}
+
+/// Tells what was pushed, and where.
+///
+/// # Errors
+/// The file for the digest cannot be written.
+pub fn report_pushed(pushed: &Pushed, flags: &SendFlags) -> anyhow::Result<()> {
     digestfile(flags.digestfile.as_deref(), &pushed.digest)?;
     let mut out = std::io::stdout();
-    if !flags.quiet {
-        let place = place_name(&pushed.place);
+    if !flags.tell.quiet {
+        // A name in a registry is written as people write it.
+        let place = match &pushed.place {
+            Place::Registry(name) => name.clone(),
+            place => place.to_string(),
+        };
         match pushed.manifests {
-            1 => writeln!(out, "Pushed: {place}")?,
+            0 | 1 => writeln!(out, "Pushed: {place}")?,
             n => writeln!(out, "Pushed: {place} with {n} images")?,
         }
     }
     writeln!(out, "{}", pushed.digest)?;
-    Ok(0)
+    Ok(())
 }
 
 /// `carrack image copy`.
@@ -143,13 +150,13 @@ pub fn copy(engine: &Engine, flags: &CopyFlags) -> anyhow::Result<u8> {
         (_, _, Some(platform)) => Platforms::One(platform.clone()),
         _ => Platforms::Native,
     };
-    let progress = Progress::new(Direction::Across, flags.progress, flags.quiet);
+    let progress = flags.tell.progress(Direction::Across);
     let tell = |event| progress.tell(event);
     let options = CopyOptions { platforms };
     let copied = engine.copy((&from, &from_access), (&to, &to_access), &options, &tell)?;
     drop(progress);
     digestfile(flags.digestfile.as_deref(), &copied.digest)?;
-    if !flags.quiet {
+    if !flags.tell.quiet {
         let plural = if copied.manifests == 1 { "" } else { "s" };
         writeln!(
             std::io::stdout(),
@@ -161,27 +168,8 @@ pub fn copy(engine: &Engine, flags: &CopyFlags) -> anyhow::Result<u8> {
     Ok(0)
 }
 
-/// The engine's word for a format.
-pub fn format(format: Format) -> ManifestFormat {
-    match format {
-        Format::Oci => ManifestFormat::Oci,
-        Format::Docker => ManifestFormat::Docker,
-    }
-}
-
-/// A place as people call it: a name in a registry without its transport.
-pub fn place_name(place: &Place) -> String {
-    match place {
-        Place::Registry(name) => name.clone(),
-        place => place.to_string(),
-    }
-}
-
 /// Writes a digest to a file, where one is named.
-///
-/// # Errors
-/// The file cannot be written.
-pub fn digestfile(path: Option<&Path>, digest: &Digest) -> anyhow::Result<()> {
+fn digestfile(path: Option<&Path>, digest: &Digest) -> anyhow::Result<()> {
     match path {
         None => Ok(()),
         Some(path) => std::fs::write(path, digest.to_string())
