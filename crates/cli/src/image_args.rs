@@ -239,6 +239,9 @@ pub struct LoadFlags {
     /// Name for the image, in place of those in the archive
     #[arg(short, long)]
     pub name: Option<Reference>,
+    /// Machine that the images are for, for example linux/arm64 [default: this one]
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
+    pub platform: Option<carrack_spec::image::Platform>,
     /// Print names only
     #[arg(short, long)]
     pub quiet: bool,

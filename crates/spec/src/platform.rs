@@ -110,9 +110,10 @@ impl Platform {
         }
     }
 
-    /// Same operating system and architecture.
+    /// Same operating system and architecture, whatever the variants.
     pub fn runs_on(&self, host: &Platform) -> bool {
-        self.os == host.os && self.architecture == host.architecture
+        let (image, host) = (self.normalised(), host.normalised());
+        image.os == host.os && image.architecture == host.architecture
     }
 }
 

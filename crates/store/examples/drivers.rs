@@ -27,7 +27,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         ("load", [archive]) => {
             store.load(&LoadOptions {
                 path: Some(archive.into()),
-                name: None,
+                ..LoadOptions::default()
             })?;
         }
         ("mount", [times]) => return mounts(&store, times.parse()?),

@@ -35,6 +35,8 @@ pub struct LoadOptions {
     pub path: Option<PathBuf>,
     /// Name for the image, in place of those that the archive has; for an archive of one image.
     pub name: Option<Reference>,
+    /// The machine that images are for; this one when absent.
+    pub platform: Option<Platform>,
 }
 
 /// How a load gets on. Layers have the numbers that they have in the image's list, where each stands once.
@@ -87,8 +89,8 @@ pub enum LoadError {
     /// A new name was given, but there are several images.
     #[error("the archive has {0} images; a name can be given to a single one only")]
     SeveralImages(usize),
-    /// No manifest fits this machine.
-    #[error("the image is made for {found}, this machine is {wanted}")]
+    /// No manifest fits the machine.
+    #[error("the image is made for {found}, not for {wanted}; --platform chooses another")]
     Platform {
         /// What the archive has.
         found: String,
@@ -137,7 +139,8 @@ struct Plan {
 }
 
 impl Store {
-    /// Loads every image of an archive; of an image for several machines, the one for this machine.
+    /// Loads every image of an archive; of an image for several machines, the one that fits the wanted machine
+    /// best.
     ///
     /// # Errors
     /// [`LoadError`]; images before the bad one stay loaded, nothing of the bad one appears.
@@ -156,9 +159,10 @@ impl Store {
     ) -> Result<Vec<Loaded>, LoadError> {
         let lease = self.lease()?;
         let archive = Archive::open(self, options.path.as_deref())?;
+        let host = options.platform.clone().unwrap_or_else(Platform::native);
         let mut plans = match (archive.has("manifest.json"), archive.has("index.json")) {
-            (true, _) => docker_plans(&archive)?,
-            (false, true) => layout_plans(&archive)?,
+            (true, _) => docker_plans(&archive, &host)?,
+            (false, true) => layout_plans(&archive, &host)?,
             (false, false) => return Err(LoadError::NoImage(archive.path().to_owned())),
         };
         if let Some(name) = &options.name {
@@ -271,7 +275,7 @@ fn plain_manifest(
     serde_json::to_vec(&manifest).map_err(|e| LoadError::Manifest(e.into()))
 }
 
-fn docker_plans(archive: &Archive) -> Result<Vec<Plan>, LoadError> {
+fn docker_plans(archive: &Archive, host: &Platform) -> Result<Vec<Plan>, LoadError> {
     let images: Vec<ArchiveImage> = document(archive, "manifest.json")?.0;
     if images.len() > IMAGES_MAX {
         return Err(LoadError::TooMany);
@@ -292,30 +296,64 @@ fn docker_plans(archive: &Archive) -> Result<Vec<Plan>, LoadError> {
             manifest_bytes: None,
             layers,
         };
-        plans.push(checked(plan)?);
+        plans.push(checked(plan, host)?);
     }
     Ok(plans)
 }
 
-fn layout_plans(archive: &Archive) -> Result<Vec<Plan>, LoadError> {
+fn layout_plans(archive: &Archive, host: &Platform) -> Result<Vec<Plan>, LoadError> {
     let index: Index = document(archive, "index.json")?.0;
     if index.manifests.len() > IMAGES_MAX {
         return Err(LoadError::TooMany);
     }
-    // Without any name of its own, an entry for another machine beside one for this is a choice of platforms.
-    let host = Platform::native();
-    let fits = |d: &Descriptor| d.platform.as_ref().is_none_or(|p| p.runs_on(&host));
-    let any_fits = index.manifests.iter().any(fits);
-    let wanted = index.manifests.iter().filter(|d| !any_fits || fits(d));
+    let mut named: Vec<(Vec<Reference>, &Descriptor)> = Vec::new();
+    for descriptor in &index.manifests {
+        named.push((layout_names(archive, descriptor)?, descriptor));
+    }
+    let distance = |descriptor: &Descriptor| match &descriptor.platform {
+        // A variant that this machine is not known to have goes last.
+        Some(made_for) => host
+            .distance(made_for)
+            .or(made_for.runs_on(host).then_some(u32::MAX)),
+        // Its configuration says more.
+        None => Some(0),
+    };
+    // Entries of one name are one image for several machines. So are those without a name, of which several
+    // for one machine are several images.
+    let is_best = |(names, descriptor): &(Vec<Reference>, &Descriptor)| {
+        let same = named.iter().filter(|(others, _)| others == names);
+        let best = same.filter_map(|(_, other)| distance(other)).min();
+        best.is_some() && distance(descriptor) == best
+    };
+    let mut wanted: Vec<_> = named.iter().filter(|entry| is_best(entry)).collect();
+    // The first of equals, as a pull takes it.
+    let mut seen = BTreeSet::new();
+    wanted.retain(|(names, _)| names.is_empty() || seen.insert(names.clone()));
+    if wanted.is_empty() && !named.is_empty() {
+        return Err(no_platform(&index, host));
+    }
     wanted
-        .map(|d| layout_plan(archive, d, layout_names(archive, d)?, 0))
+        .into_iter()
+        .map(|(names, descriptor)| layout_plan(archive, descriptor, names.clone(), host, 0))
         .collect()
+}
+
+fn no_platform(index: &Index, wanted: &Platform) -> LoadError {
+    let found = index.manifests.iter().map(|d| match &d.platform {
+        Some(platform) => shown(platform),
+        None => shown(&Platform::default()),
+    });
+    LoadError::Platform {
+        found: found.collect::<Vec<_>>().join(", "),
+        wanted: shown(wanted),
+    }
 }
 
 fn layout_plan(
     archive: &Archive,
     descriptor: &Descriptor,
     names: Vec<Reference>,
+    host: &Platform,
     depth: u32,
 ) -> Result<Plan, LoadError> {
     if depth > INDEX_DEPTH_MAX {
@@ -331,20 +369,10 @@ fn layout_plan(
     // A wrong or missing media type in the descriptor is common; the document's shape decides.
     let index: Index = image::parse(&bytes).map_err(bad)?;
     if !index.manifests.is_empty() {
-        let host = Platform::native();
-        let found = |d: &Descriptor| d.platform.clone().unwrap_or_default();
-        let chosen = index
-            .manifests
-            .iter()
-            .find(|d| d.platform.as_ref().is_none_or(|p| p.runs_on(&host)));
-        let Some(chosen) = chosen else {
-            let all: Vec<String> = index.manifests.iter().map(|d| shown(&found(d))).collect();
-            return Err(LoadError::Platform {
-                found: all.join(", "),
-                wanted: shown(&host),
-            });
+        let Some(chosen) = index.choose(host) else {
+            return Err(no_platform(&index, host));
         };
-        return layout_plan(archive, chosen, names, depth + 1);
+        return layout_plan(archive, chosen, names, host, depth + 1);
     }
     let manifest: Manifest = image::parse(&bytes).map_err(bad)?;
     let config_path = blob_path(&manifest.config.digest);
@@ -355,16 +383,17 @@ fn layout_plan(
         (blob_path(&d.digest), known)
     };
     let layers = manifest.layers.iter().map(layer).collect();
-    checked(Plan {
+    let plan = Plan {
         names,
         config_bytes,
         config,
         manifest_bytes: Some(bytes),
         layers,
-    })
+    };
+    checked(plan, host)
 }
 
-fn checked(plan: Plan) -> Result<Plan, LoadError> {
+fn checked(plan: Plan, host: &Platform) -> Result<Plan, LoadError> {
     let (layers, diff_ids) = (plan.layers.len(), plan.config.rootfs.diff_ids.len());
     if layers != diff_ids || layers > image::LAYERS_MAX {
         return Err(LoadError::LayerCount { layers, diff_ids });
@@ -374,17 +403,17 @@ fn checked(plan: Plan) -> Result<Plan, LoadError> {
             return Err(BlobError::Algorithm(diff_id.clone()).into());
         }
     }
-    let host = Platform::native();
     let made_for = Platform {
         architecture: plan.config.architecture.clone(),
         os: plan.config.os.clone(),
+        variant: plan.config.variant.clone(),
         ..Platform::default()
     };
-    match made_for.runs_on(&host) {
+    match made_for.runs_on(host) {
         true => Ok(plan),
         false => Err(LoadError::Platform {
             found: shown(&made_for),
-            wanted: shown(&host),
+            wanted: shown(host),
         }),
     }
 }
@@ -438,8 +467,8 @@ fn blob_path(digest: &Digest) -> String {
 }
 
 fn shown(platform: &Platform) -> String {
-    match (platform.os.as_str(), platform.architecture.as_str()) {
-        ("", "") => "an unknown machine".to_owned(),
-        (os, architecture) => format!("{os}/{architecture}"),
+    match *platform == Platform::default() {
+        true => "an unknown machine".to_owned(),
+        false => platform.to_string(),
     }
 }

@@ -28,6 +28,7 @@ pub enum Compression {
 #[derive(Debug, Clone, Default)]
 pub struct ImageWriter {
     config: ContainerConfig,
+    platform: Option<Platform>,
     diff_ids: Vec<Digest>,
     layers: Vec<(Descriptor, Vec<u8>)>,
     tars: Vec<Vec<u8>>,
@@ -40,6 +41,12 @@ impl ImageWriter {
             config,
             ..Self::default()
         }
+    }
+
+    /// Makes the image for this machine, in place of the one that makes it.
+    pub fn platform(&mut self, platform: Platform) -> &mut Self {
+        self.platform = Some(platform);
+        self
     }
 
     /// Adds a layer on top.
@@ -68,10 +75,11 @@ impl ImageWriter {
     /// # Errors
     /// None in practice: the types always serialize.
     pub fn config_json(&self) -> Result<Vec<u8>> {
-        let host = Platform::native();
+        let platform = self.platform.clone().unwrap_or_else(Platform::native);
         Ok(serde_json::to_vec(&ImageConfig {
-            architecture: host.architecture,
-            os: host.os,
+            architecture: platform.architecture,
+            os: platform.os,
+            variant: platform.variant,
             config: self.config.clone(),
             rootfs: RootFs {
                 kind: "layers".into(),

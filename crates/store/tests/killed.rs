@@ -41,7 +41,12 @@ fn archive(at: &Path, name: &str, files: usize) -> PathBuf {
 
 fn load(store: &Store, path: &Path) -> Result<(), carrack_store::LoadError> {
     let path = Some(path.to_owned());
-    store.load(&LoadOptions { path, name: None }).map(drop)
+    store
+        .load(&LoadOptions {
+            path,
+            ..LoadOptions::default()
+        })
+        .map(drop)
 }
 
 /// What the killed process does: it loads, tags, loads another under a name that was taken, prunes and

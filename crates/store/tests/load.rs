@@ -1,6 +1,6 @@
 //! Loading whole images in each form, and what a bad archive must not leave (needs root).
 
-use carrack_spec::image::ContainerConfig;
+use carrack_spec::image::{ANNOTATION_IMAGE_NAME, ContainerConfig, Index, Platform};
 use carrack_spec::{ContainerId, Reference};
 use carrack_store::tar::{Entry, Kind, Writer};
 use carrack_store::{
@@ -60,7 +60,7 @@ fn name(text: &str) -> Reference {
 fn load(store: &Store, path: &Path) -> Result<Vec<Loaded>, LoadError> {
     store.load(&LoadOptions {
         path: Some(path.to_owned()),
-        name: None,
+        ..LoadOptions::default()
     })
 }
 
@@ -153,6 +153,7 @@ fn a_second_load_unpacks_nothing_and_removal_leaves_nothing() {
         let options = LoadOptions {
             path: Some(path.clone()),
             name: Some(name(&format!("app:{n}"))),
+            ..LoadOptions::default()
         };
         let loaded = store.load(&options).unwrap();
         assert_eq!(loaded[0].records[0].size, 21);
@@ -307,4 +308,77 @@ fn another_format_or_driver_is_refused() {
     std::fs::write(temp.path().join("format"), "carrack-store 2\ndriver new\n").unwrap();
     let error = Store::open(temp.path()).unwrap_err();
     assert!(matches!(error, StoreError::Driver { .. }), "{error}");
+}
+
+/// A layout whose `index.json` has an image for each platform, all under one name or none.
+fn several_machines(at: &Path, name: Option<&str>, platforms: &[&str]) {
+    std::fs::create_dir_all(at.join("blobs/sha256")).unwrap();
+    let mut manifests = Vec::new();
+    for text in platforms {
+        let platform: Platform = text.parse().unwrap();
+        let mut image = ImageWriter::new(ContainerConfig::default());
+        image.platform(platform.clone());
+        image
+            .layer(layer(&[("machine", text)]), Compression::None)
+            .unwrap();
+        let one = image.write_layout(None, Vec::new()).unwrap();
+        let mut reader = carrack_store::tar::Reader::new(one.as_slice());
+        while let Some(entry) = reader.next_entry().unwrap() {
+            let mut bytes = Vec::new();
+            std::io::Read::read_to_end(&mut reader, &mut bytes).unwrap();
+            let path = std::str::from_utf8(&entry.path).unwrap();
+            if path == "index.json" {
+                let index: Index = serde_json::from_slice(&bytes).unwrap();
+                let mut descriptor = index.manifests[0].clone();
+                descriptor.platform = Some(platform.clone());
+                let name = name.map(|n| (ANNOTATION_IMAGE_NAME.to_owned(), n.to_owned()));
+                descriptor.annotations.extend(name);
+                manifests.push(descriptor);
+            } else {
+                std::fs::write(at.join(path), bytes).unwrap();
+            }
+        }
+    }
+    let index = serde_json::to_vec(&Index::new(manifests)).unwrap();
+    std::fs::write(at.join("index.json"), index).unwrap();
+}
+
+#[test]
+fn of_an_image_for_several_machines_the_nearest_variant_is_loaded() {
+    if root_only() {
+        return;
+    }
+    let temp = tempfile::tempdir().unwrap();
+    let platforms = ["linux/amd64", "linux/arm/v6", "linux/arm/v7", "linux/arm64"];
+    for name in [None, Some("app:v1")] {
+        let at = temp.path().join(name.map_or("unnamed", |_| "named"));
+        several_machines(&at, name, &platforms);
+        for (wanted, taken) in [
+            ("linux/arm/v7", "linux/arm/v7"),
+            ("linux/arm/v6", "linux/arm/v6"),
+            ("linux/arm/v8", "linux/arm/v7"),
+            ("linux/amd64/v3", "linux/amd64"),
+        ] {
+            let store = Store::open(temp.path().join("store")).unwrap();
+            let options = LoadOptions {
+                path: Some(at.clone()),
+                platform: Some(wanted.parse().unwrap()),
+                ..LoadOptions::default()
+            };
+            let loaded = store.load(&options).unwrap();
+            let records: Vec<_> = loaded.iter().flat_map(|l| &l.records).collect();
+            assert_eq!(records.len(), 1, "{wanted}");
+            assert_eq!(records[0].platform.to_string(), taken);
+            let id = records[0].id.to_string();
+            store.remove_image(&id, true).unwrap();
+        }
+        let options = LoadOptions {
+            path: Some(at),
+            platform: Some("linux/s390x".parse().unwrap()),
+            ..LoadOptions::default()
+        };
+        let store = Store::open(temp.path().join("store")).unwrap();
+        let error = store.load(&options).unwrap_err().to_string();
+        assert!(error.contains(&platforms.join(", ")), "{error}");
+    }
 }

@@ -51,7 +51,7 @@ fn load(store: &Store, name: &str, label: &str) -> ImageRecord {
         .unwrap();
     let options = LoadOptions {
         path: Some(temp.path().to_owned()),
-        name: None,
+        ..LoadOptions::default()
     };
     store.load(&options).unwrap().remove(0).records.remove(0)
 }
@@ -118,7 +118,7 @@ fn assert_loads(path: &Path, images: &[ImageRecord]) {
     let (_temp, other) = store();
     let options = LoadOptions {
         path: Some(path.to_owned()),
-        name: None,
+        ..LoadOptions::default()
     };
     other.load(&options).unwrap();
     for image in images {

@@ -36,7 +36,7 @@ fn child_in_a_user_namespace() {
     let store = Store::open(root.join("store")).unwrap();
     let options = LoadOptions {
         path: Some(root.join("image.tar")),
-        name: None,
+        ..LoadOptions::default()
     };
     let record = store.load(&options).unwrap().remove(0).records.remove(0);
     let checked = store.check(CheckOptions::default(), &|_| {}).unwrap();
@@ -133,7 +133,7 @@ fn child_below_an_overlay() {
     let store = Store::open(root.join("over/store")).unwrap();
     let options = LoadOptions {
         path: Some(root.join("image.tar")),
-        name: None,
+        ..LoadOptions::default()
     };
     let image = store.load(&options).unwrap().remove(0).records.remove(0);
     let id = "box".parse().unwrap();

@@ -100,7 +100,12 @@ fn assert_same(layers: &[Vec<u8>]) -> BTreeMap<PathBuf, String> {
         let name = driver.name();
         let store = Store::open_with(temp.path().join(name), Some(driver)).unwrap();
         let path = Some(archive.clone());
-        store.load(&LoadOptions { path, name: None }).unwrap();
+        store
+            .load(&LoadOptions {
+                path,
+                ..LoadOptions::default()
+            })
+            .unwrap();
         let record = store.find_image("test:1").unwrap();
         let mount = store.mount_image(&record).unwrap();
         let at = PathBuf::from(format!("/proc/self/fd/{}", mount.as_raw_fd()));

@@ -77,7 +77,7 @@ fn load(root: &Path, driver: DriverKind, layers: &[Vec<Member>]) -> Result<Loade
     std::fs::write(&path, bytes).unwrap();
     let options = LoadOptions {
         path: Some(path),
-        name: None,
+        ..LoadOptions::default()
     };
     match store.load(&options) {
         Ok(_) => {}

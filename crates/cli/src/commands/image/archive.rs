@@ -29,6 +29,7 @@ pub fn load(engine: &Engine, flags: &LoadFlags) -> Result<u8> {
     let options = LoadOptions {
         path,
         name: flags.name.clone(),
+        platform: flags.platform.clone(),
     };
     let progress = Progress::new(Direction::Load, ProgressMode::Auto, flags.quiet);
     let loaded = engine.load(&options, &|event| progress.tell(event))?;
