@@ -2,6 +2,8 @@
 //! does the same beside it: `system check` finds nothing wrong, nothing is lost that was there, the second
 //! is not disturbed, and the next try succeeds.
 //!
+//! And an archive that is being saved appears whole or not at all, whatever ends `carrack`.
+//!
 //! `CARRACK_KILLS` is the number of kills (`make soak`), `CARRACK_KILLS_SEED` repeats a run.
 
 mod world;
@@ -10,9 +12,9 @@ use carrack_spec::image::ContainerConfig;
 use carrack_store::tar::{Entry, Kind, Writer};
 use carrack_store::{Compression, ImageWriter};
 use carrack_testkit::runtime::finish;
-use carrack_testkit::{DockerRegistry, require};
+use carrack_testkit::{DockerRegistry, require, skip};
 use std::path::PathBuf;
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use world::World;
 
@@ -208,4 +210,59 @@ fn a_kill_at_any_moment_loses_nothing() {
     }
     assert_whole(&world, &kept, "at the end");
     println!("{done} tries, {killed} killed, {beside} with another one beside");
+}
+
+/// Runs a command that gets a signal at the `count`th write(2) of one of its threads; true when that ended it.
+fn ended_at_write(command: &Command, signal: &str, count: u32) -> bool {
+    let mut traced = Command::new("strace");
+    traced.args(["-f", "-qq", "-o", "/dev/null", "-e", "trace=write", "-e"]);
+    traced.arg(format!("inject=write:signal={signal}:when={count}"));
+    traced.arg(command.get_program()).args(command.get_args());
+    traced.stdin(Stdio::null()).stdout(Stdio::null());
+    !traced.status().unwrap().success()
+}
+
+#[test]
+fn an_archive_that_is_being_saved_when_carrack_ends_leaves_nothing() {
+    let world = require!(World::new());
+    let strace = require!(skip::program("strace"));
+    let works = Command::new(strace)
+        .args(["-qq", "-e", "trace=none", "true"])
+        .output();
+    if !works.is_ok_and(|output| output.status.success()) {
+        carrack_testkit::skip!("strace cannot trace here");
+    }
+    let directory = world.path("saved");
+    let file = directory.join("a.tar");
+    let place = format!("oci-archive:{}:x", file.display());
+    let save = ["save", "-q", "-o", file.to_str().unwrap(), "busybox:test"];
+    let push = ["push", "-q", "busybox:test", &place];
+    for (args, old) in [
+        (&save[..], None),
+        (&save[..], Some("old")),
+        (&push[..], None),
+    ] {
+        let _ = std::fs::remove_dir_all(&directory);
+        std::fs::create_dir(&directory).unwrap();
+        if let Some(old) = old {
+            std::fs::write(&file, old).unwrap();
+        }
+        let command = world.command(args);
+        let mut count = 1;
+        while ended_at_write(&command, ["KILL", "INT", "TERM"][count as usize % 3], count) {
+            let names: Vec<_> = std::fs::read_dir(&directory).unwrap().flatten().collect();
+            assert_eq!(
+                names.len(),
+                usize::from(old.is_some()),
+                "{args:?}: {names:?}"
+            );
+            let text = std::fs::read_to_string(&file).ok();
+            assert_eq!(text.as_deref(), old, "{args:?}");
+            // Close together at first, then wider.
+            count += 1 + count / 4;
+        }
+        assert!(count > 5, "{args:?}: only {count} were tried");
+        assert!(file.metadata().unwrap().len() > 100_000);
+    }
+    world.assert_nothing_left("carrack-none");
 }

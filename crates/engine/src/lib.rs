@@ -30,7 +30,9 @@ pub mod request;
 mod run;
 pub mod user;
 
-pub use carrack_store::{Compression, DriverKind, ImageError, ImageRecord, LoadOptions, Loaded};
+pub use carrack_store::{
+    Compression, DriverKind, ImageError, ImageRecord, LoadOptions, Loaded, NewFile,
+};
 pub use carrack_task::Exit;
 pub use containers::{ContainerRecord, ContainerStatus};
 pub use engine::{Engine, EngineOptions};

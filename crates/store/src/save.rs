@@ -14,6 +14,7 @@ use crate::digesting::digest_of;
 use crate::images::{ImageError, ImageRecord};
 use crate::layers::LayerError;
 use crate::lease::Lease;
+use crate::newfile::NewFile;
 use crate::store::{Store, StoreError};
 use crate::tar::{Entry, Kind, Writer};
 use crate::write::Compression;
@@ -23,7 +24,6 @@ use carrack_spec::image::{
 };
 use carrack_spec::{Digest, Reference};
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
 use std::io::{Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
@@ -314,13 +314,11 @@ impl Target for Directory {
         self.0.join(name).is_file()
     }
 
-    /// By rename: a layout that somebody reads is complete at any time.
+    /// In one step: a layout that somebody reads is complete at any time.
     fn put(&mut self, name: &str, _size: u64, content: &mut dyn Read) -> std::io::Result<()> {
-        let path = self.0.join(name);
-        let temporary = path.with_extension("partial");
-        let mut file = File::create(&temporary)?;
+        let mut file = NewFile::create(&self.0.join(name))?;
         crate::copy::copy(content, &mut file)?;
-        file.sync_all()?;
-        std::fs::rename(&temporary, &path)
+        file.file().sync_all()?;
+        file.commit()
     }
 }

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use carrack_engine::images::{
     Access, AccessOptions, ImagesError, ImportOptions, Place, PushOptions, SaveForm, SaveOptions,
 };
-use carrack_engine::{Compression, Engine, EngineError, ImageRecord, LoadOptions};
+use carrack_engine::{Compression, Engine, EngineError, ImageRecord, LoadOptions, NewFile};
 use carrack_spec::image::ContainerConfig;
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -85,18 +85,12 @@ pub fn save(engine: &Engine, flags: &SaveFlags) -> Result<u8> {
         return Ok(0);
     }
     // Whoever sees the file sees it whole.
-    let mut name = std::ffi::OsString::from(".");
-    name.push(path.file_name().unwrap_or_default());
-    name.push(format!(".{}", std::process::id()));
-    let temporary = path.with_file_name(name);
-    let file =
-        File::create(&temporary).with_context(|| format!("cannot write {}", path.display()))?;
-    let saved = save_stream(engine, &images, options, file, flags.quiet)
-        .and_then(|()| Ok(std::fs::rename(&temporary, path)?));
-    if saved.is_err() {
-        let _ = std::fs::remove_file(&temporary);
-    }
-    saved.with_context(|| format!("cannot save to {}", path.display()))?;
+    let save = || -> Result<()> {
+        let mut file = NewFile::create(path)?;
+        save_stream(engine, &images, options, &mut file, flags.quiet)?;
+        Ok(file.commit()?)
+    };
+    save().with_context(|| format!("cannot save to {}", path.display()))?;
     Ok(0)
 }
 

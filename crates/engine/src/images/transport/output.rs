@@ -1,15 +1,14 @@
-//! Files by name, written: into a directory, each by rename, or into a tar file, which appears by one rename at
-//! the end. What is not finished goes away.
+//! Files by name, written: into a directory, or into a tar file. Each file of a directory, and the tar file as a
+//! whole, appears when it is complete; of what is not finished nothing is left.
 
 use crate::images::ImagesError;
 use carrack_spec::Digest;
 use carrack_store::tar::{Entry, Kind, Writer};
-use carrack_store::{Digesting, Store};
+use carrack_store::{Digesting, NewFile, Store};
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{BufWriter, Read, Seek, Write};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 const BUFFER_BYTES: usize = 256 << 10;
@@ -25,7 +24,7 @@ pub(super) struct Tar {
     store: Store,
     path: PathBuf,
     /// The unfinished file; none when it is written in place, as a pipe is.
-    temporary: Option<PathBuf>,
+    unfinished: Option<NewFile>,
     /// Who writes; the bytes of several blobs cannot mix.
     turn: Mutex<()>,
     state: Mutex<State>,
@@ -45,11 +44,11 @@ impl Output {
 
     /// A tar file, which must not be there.
     pub(super) fn tar(store: &Store, path: &Path) -> Result<Self, ImagesError> {
-        let (file, temporary) = match path.symlink_metadata() {
+        let (file, unfinished) = match path.symlink_metadata() {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-                let temporary = unique(path);
-                let file = File::create_new(&temporary).map_err(ImagesError::write(&temporary))?;
-                (file, Some(temporary))
+                let new = NewFile::create(path).map_err(ImagesError::write(path))?;
+                let file = new.file().try_clone().map_err(ImagesError::write(path))?;
+                (file, Some(new))
             }
             Ok(_) if !path.is_file() => {
                 let opened = File::options().write(true).open(path);
@@ -60,7 +59,7 @@ impl Output {
         Ok(Self::Tar(Box::new(Tar {
             store: store.clone(),
             path: path.to_owned(),
-            temporary,
+            unfinished,
             turn: Mutex::new(()),
             state: Mutex::new(State {
                 writer: Some(Writer::new(BufWriter::with_capacity(BUFFER_BYTES, file))),
@@ -95,9 +94,8 @@ impl Output {
         match self {
             Self::Directory(path) => {
                 let to = path.join(name);
-                let failed = ImagesError::write(&to);
-                let temporary = unfinished(&to, content).map_err(failed)?;
-                put_in_place(&temporary, &to)
+                let done = unfinished(&to, content).and_then(NewFile::commit);
+                done.map_err(ImagesError::write(&to))
             }
             Self::Tar(tar) => tar.put(name, size, content),
         }
@@ -113,9 +111,11 @@ impl Output {
         match self {
             Self::Directory(path) => {
                 let to = path.join("stream");
-                let temporary = unfinished(&to, &mut digesting).map_err(ImagesError::write(&to))?;
+                let file = unfinished(&to, &mut digesting).map_err(ImagesError::write(&to))?;
                 let (digest, size) = digesting.finish();
-                put_in_place(&temporary, &path.join(name(&digest)))?;
+                let to = path.join(name(&digest));
+                let done = make_parent(&to).and_then(|()| file.commit_at(&to));
+                done.map_err(ImagesError::write(&to))?;
                 Ok((digest, size))
             }
             Self::Tar(tar) => {
@@ -146,16 +146,12 @@ impl Output {
                 .into_inner()
                 .map_err(std::io::IntoInnerError::into_error)
         });
-        let Some(temporary) = tar.temporary.take() else {
+        let Some(unfinished) = tar.unfinished.take() else {
             return file.map(drop).map_err(failed);
         };
-        let done = file
-            .and_then(|file| file.sync_all())
-            .and_then(|()| std::fs::rename(&temporary, &tar.path));
-        done.map_err(|source| {
-            let _ = std::fs::remove_file(&temporary);
-            failed(source)
-        })
+        file.and_then(|file| file.sync_all())
+            .and_then(|()| unfinished.commit())
+            .map_err(failed)
     }
 }
 
@@ -191,57 +187,21 @@ impl Tar {
     }
 }
 
-impl Drop for Tar {
-    fn drop(&mut self) {
-        if let Some(temporary) = &self.temporary {
-            let _ = std::fs::remove_file(temporary);
-        }
-    }
-}
-
-/// A name beside `path` that nobody else uses.
-fn unique(path: &Path) -> PathBuf {
-    static COUNTER: AtomicU64 = AtomicU64::new(0);
-    let n = COUNTER.fetch_add(1, Ordering::Relaxed);
-    let mut name = std::ffi::OsString::from(".");
-    name.push(path.file_name().unwrap_or_default());
-    name.push(format!(".{}-{n}", std::process::id()));
-    path.with_file_name(name)
-}
-
-/// Writes to a temporary file beside `path`.
-fn unfinished(path: &Path, content: &mut dyn Read) -> std::io::Result<PathBuf> {
-    let temporary = unique(path);
-    if let Some(parent) = path.parent() {
-        std::fs::create_dir_all(parent)?;
-    }
-    let mut file = File::create_new(&temporary)?;
+/// Writes to an unfinished file beside `path`.
+fn unfinished(path: &Path, content: &mut dyn Read) -> std::io::Result<NewFile> {
+    make_parent(path)?;
+    let mut file = NewFile::create(path)?;
     let mut buffer = vec![0; BUFFER_BYTES];
-    let mut copy = || -> std::io::Result<()> {
-        loop {
-            match content.read(&mut buffer)? {
-                0 => return file.sync_all(),
-                got => file.write_all(buffer.get(..got).unwrap_or_default())?,
-            }
-        }
-    };
-    match copy() {
-        Ok(()) => Ok(temporary),
-        Err(error) => {
-            let _ = std::fs::remove_file(&temporary);
-            Err(error)
+    loop {
+        match content.read(&mut buffer)? {
+            0 => break,
+            got => file.write_all(buffer.get(..got).unwrap_or_default())?,
         }
     }
+    file.file().sync_all()?;
+    Ok(file)
 }
 
-fn put_in_place(temporary: &Path, path: &Path) -> Result<(), ImagesError> {
-    let made = match path.parent() {
-        Some(parent) => std::fs::create_dir_all(parent),
-        None => Ok(()),
-    };
-    made.and_then(|()| std::fs::rename(temporary, path))
-        .map_err(|source| {
-            let _ = std::fs::remove_file(temporary);
-            ImagesError::write(path)(source)
-        })
+fn make_parent(path: &Path) -> std::io::Result<()> {
+    path.parent().map_or(Ok(()), std::fs::create_dir_all)
 }
