@@ -3,9 +3,10 @@
 mod world;
 
 use carrack_testkit::runtime::{Output, finish};
-use carrack_testkit::{DockerRegistry, User, require, skip};
+use carrack_testkit::{DockerRegistry, Skip, Terminal, User, require, skip};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::time::Duration;
 use world::World;
 
 /// A user with a copy of `carrack`, which need not be able to see the build's directory.
@@ -117,18 +118,24 @@ fn a_user_without_subordinate_ids_is_told_what_is_missing() {
     person.carrack(&["images"]).ok();
 }
 
-#[test]
-fn an_ordinary_user_runs_containers() {
-    let world = require!(World::new());
+/// A user with the image `busybox:test` and a copy of the runtime.
+fn with_busybox(world: &World) -> Result<Person, Skip> {
     let runtime = Path::new(env!("CARGO_BIN_EXE_carrack")).with_file_name("carrack-runtime");
-    require!(skip::exists(runtime.to_str().unwrap()));
-    let person = Person::new(require!(User::with_subordinate_ids()));
+    skip::exists(runtime.to_str().unwrap())?;
+    let person = Person::new(User::with_subordinate_ids()?);
     std::fs::copy(runtime, person.user.home().join("carrack-runtime")).unwrap();
     let archive = person.user.home().join("a.tar").display().to_string();
     world
         .carrack(&["save", "-o", &archive, "busybox:test"])
         .ok();
     person.carrack(&["load", "-q", "-i", &archive]).ok();
+    Ok(person)
+}
+
+#[test]
+fn an_ordinary_user_runs_containers() {
+    let world = require!(World::new());
+    let person = require!(with_busybox(&world));
     let run = |flags: &[&str], command: &str| {
         let image = ["busybox:test", "sh", "-c", command];
         person.carrack(&[&["run", "--rm"], flags, &image].concat())
@@ -170,6 +177,48 @@ fn an_ordinary_user_runs_containers() {
     person.carrack(&["rm", &name]).ok();
     person.carrack(&["rmi", "-a"]).ok();
     assert_eq!(std::fs::read_dir(person.layers()).unwrap().count(), 0);
+    let containers = person.user.runtime_dir().join("carrack/containers");
+    assert_eq!(std::fs::read_dir(containers).unwrap().count(), 0);
+}
+
+#[test]
+fn an_ordinary_user_has_a_terminal_in_a_container() {
+    let world = require!(World::new());
+    let person = require!(with_busybox(&world));
+    let (mut terminal, slave) = Terminal::open();
+    terminal.resize(31, 97);
+    let before = rustix::termios::tcgetattr(&slave).unwrap();
+    let copy = || Stdio::from(slave.try_clone().unwrap());
+    for (user, id) in [("root", "0"), ("app", "1000")] {
+        let mut child = person
+            .command(&["run", "--rm", "-it", "--user", user, "busybox:test", "sh"])
+            .stdin(copy())
+            .stdout(copy())
+            .stderr(copy())
+            .spawn()
+            .unwrap();
+        terminal.type_text("tty; stty size; echo id=$(id -u)=\n");
+        terminal.expect("/dev/pts/0");
+        terminal.expect("31 97");
+        terminal.expect(&format!("id={id}="));
+        // It is the user's, by its name and as the controlling terminal.
+        terminal.type_text("echo a$((1 + 1)) > /dev/pts/0; echo b$((1 + 1)) > /dev/tty\n");
+        terminal.expect("a2");
+        terminal.expect("b2");
+        // Control-C goes to the program in front, not to us.
+        terminal.type_text("sleep 100\n");
+        terminal.expect("sleep 100");
+        std::thread::sleep(Duration::from_millis(300));
+        terminal.type_text("\x03echo after=$?=\n");
+        terminal.expect("after=130=");
+        terminal.type_text("exit 5\n");
+        assert_eq!(child.wait().unwrap().code(), Some(5));
+        let after = rustix::termios::tcgetattr(&slave).unwrap();
+        assert_eq!(
+            format!("{:?}", after.local_modes),
+            format!("{:?}", before.local_modes)
+        );
+    }
     let containers = person.user.runtime_dir().join("carrack/containers");
     assert_eq!(std::fs::read_dir(containers).unwrap().count(), 0);
 }
