@@ -281,12 +281,12 @@ fn a_full_loop_device_leaves_a_valid_store() {
             let rest = root.join("rest");
             fill(&rest);
             assert_whole(&root, &how);
-            std::fs::remove_file(&rest).unwrap();
             store.prune(&PruneOptions::default()).unwrap();
             if !full {
                 store.remove_image("new:1", false).unwrap();
             }
             std::fs::remove_file(&filler).unwrap();
+            std::fs::remove_file(&rest).unwrap();
             assert_whole(&root, &how);
         }
         assert!((3..9).contains(&refused), "{refused} were full");

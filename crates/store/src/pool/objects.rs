@@ -16,6 +16,7 @@
 //! into the list first and looked for then, both under the shared lock; [`Pool::collect`] reads the lists and moves
 //! objects away under the exclusive lock. So one that was found stays.
 
+use crate::durable::remove_path;
 use crate::erofs::{ObjectId, object_path};
 use crate::store::StoreError;
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, RenameFlags};
@@ -178,18 +179,32 @@ impl Pool {
             };
             let (needed, left) = divide(&from, &directory, &wanted)?;
             if !needed {
-                std::fs::rename(&directory, trash())
-                    .map_err(StoreError::io("move away", &directory))?;
+                match std::fs::rename(&directory, trash()) {
+                    // A full disk has no room for another name; what is removed makes some.
+                    Err(e) if e.kind() == std::io::ErrorKind::StorageFull => {
+                        remove_path(&directory)
+                    }
+                    moved => moved,
+                }
+                .map_err(StoreError::io("move away", &directory))?;
             } else if !left.is_empty() {
-                let to = match &mut away {
-                    Some(to) => to,
-                    none => none.insert(make(&trash())?),
-                };
+                if away.is_none() {
+                    away = make(&trash())?;
+                }
                 let above = directory.file_name().unwrap_or_default();
                 for name in left {
                     let new = [above.as_bytes(), name.as_bytes()].concat();
-                    rustix::fs::renameat(&from, &name, &*to, new)
-                        .map_err(failed("move away from", &directory))?;
+                    let moved = match &away {
+                        Some(to) => rustix::fs::renameat(&from, &name, to, new),
+                        None => Err(Errno::NOSPC),
+                    };
+                    match moved {
+                        Err(Errno::NOSPC) => {
+                            rustix::fs::unlinkat(&from, &name, rustix::fs::AtFlags::empty())
+                        }
+                        moved => moved,
+                    }
+                    .map_err(failed("move away from", &directory))?;
                 }
             }
         }
@@ -223,11 +238,15 @@ fn divide(
     Ok((needed, left))
 }
 
-/// A directory for what is moved away.
-fn make(path: &Path) -> Result<OwnedFd, StoreError> {
-    rustix::fs::mkdir(path, Mode::from_raw_mode(0o700))
-        .and_then(|()| rustix::fs::open(path, DIRECTORY, Mode::empty()))
-        .map_err(|e| StoreError::io("make the directory", path)(e.into()))
+/// A directory for what is moved away; none on a disk that is full.
+fn make(path: &Path) -> Result<Option<OwnedFd>, StoreError> {
+    let made = rustix::fs::mkdir(path, Mode::from_raw_mode(0o700))
+        .and_then(|()| rustix::fs::open(path, DIRECTORY, Mode::empty()));
+    match made {
+        Ok(directory) => Ok(Some(directory)),
+        Err(Errno::NOSPC) => Ok(None),
+        Err(error) => Err(StoreError::io("make the directory", path)(error.into())),
+    }
 }
 
 /// Entries of a directory; none of what is no directory, or gone.
