@@ -175,7 +175,7 @@ impl Run {
         };
         match self.client.call(call) {
             Ok(_) | Err(TaskError::Failed(_)) => Ok(()),
-            Err(error) => Err(died(error, &self.directory, self.id.as_str())),
+            Err(error) => Err(self.lost(error)),
         }
     }
 
@@ -190,7 +190,7 @@ impl Run {
             size,
         }) {
             Ok(_) | Err(TaskError::Failed(_)) => Ok(()),
-            Err(error) => Err(died(error, &self.directory, self.id.as_str())),
+            Err(error) => Err(self.lost(error)),
         }
     }
 
@@ -211,14 +211,17 @@ impl Run {
                 exit,
             }) if id.0 == self.id => Ok(Some(exit)),
             Ok(_) | Err(TaskError::Timeout) => Ok(None),
-            Err(error) => {
-                // The connection is the first thing a dying process loses, its locks and sockets
-                // follow: only once it is reaped does it look dead to whoever sweeps up after it.
-                let _ = self.child.kill();
-                let _ = self.child.wait();
-                Err(died(error, &self.directory, self.id.as_str()))
-            }
+            Err(error) => Err(self.lost(error)),
         }
+    }
+
+    /// Ends a monitor that cannot be reached.
+    fn lost(&mut self, error: TaskError) -> EngineError {
+        // The connection is the first thing a dying process loses, its locks and sockets
+        // follow: only once it is reaped does it look dead to whoever sweeps up after it.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        died(error, &self.directory, self.id.as_str())
     }
 
     /// Waits until the monitor has cleaned up and ended. Call after [`Run::exit`] gave the exit.
