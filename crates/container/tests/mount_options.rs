@@ -19,7 +19,7 @@ fn options_that_mean_nothing_for_a_mount_are_refused() {
     let bind = |options: &[&str]| json!({"destination": "/a", "type": "bind", "source": "/etc", "options": options});
     for (mount, word) in [
         (bind(&["rbind", "readonly"]), "readonly"),
-        (bind(&["bind", "size=1m"]), "size=1m"),
+        (bind(&["bind", "size=1m", "readonli"]), "readonli"),
         (bind(&["bind", "tmpcopyup"]), "tmpcopyup"),
         (at("/a", "cgroup", &["idmap"]), "id mappings"),
         (at("/a", "cgroup", &["tmpcopyup"]), "tmpcopyup"),

@@ -126,8 +126,14 @@ fn files_bind_over_missing_files_and_relative_sources_are_in_the_bundle() {
     std::fs::write(world.bundle.path().join("hosts"), "1.2.3.4 there\n").unwrap();
     world
         .bundle
-        .push("/mounts", bind("hosts", "/etc/new/hosts", &["bind", "ro"]));
+        .push("/mounts", bind("hosts", "/etc/new/hosts", &["bind", "ro"]))
+        // Values of file systems mean nothing here.
+        .push(
+            "/mounts",
+            bind("hosts", "/etc/second", &["bind", "mode=755", "size=1k"]),
+        );
     assert_eq!(world.sh("cat /etc/new/hosts"), "1.2.3.4 there\n");
+    assert_eq!(world.sh("cat /etc/second"), "1.2.3.4 there\n");
 }
 
 #[test]

@@ -453,20 +453,19 @@ fn below_root<'a>(path: &'a Path, rootfs: &Path) -> Option<&'a str> {
         .flatten()
 }
 
-/// A bind mount has no file system options of its own. A misspelt `ro` must not make it writable,
-/// so what is no option of mounts is refused; flags of the file system are told to mean nothing.
+/// A bind mount has no file system options of its own: flags of the file system, and values such as
+/// `size=1k`, are told to mean nothing, as runc's callers pass them. A misspelt `ro` must not make it
+/// writable, so a word that is no option of mounts is refused.
 fn check_bind_options(mount: &Mount, options: &Options, field: &str) -> Result<(), Error> {
-    if !options.data.is_empty() {
-        let reason = format!(
-            "{:?} is no option of a bind mount (file system options cannot be set on one)",
-            options.data
-        );
+    let mut data = options.data.split(',').filter(|option| !option.is_empty());
+    if let Some(word) = data.find(|option| !option.contains('=')) {
+        let reason = format!("{word:?} is no option of a bind mount");
         return Err(Error::invalid(field, reason));
     }
     if options.copy_up {
         return Err(Error::invalid(field, "tmpcopyup is for tmpfs"));
     }
-    if options.flags & options::OF_FILE_SYSTEM != 0 {
+    if options.flags & options::OF_FILE_SYSTEM != 0 || !options.data.is_empty() {
         log::warn!(
             "config.json: {field}: of the options {:?}, those of the file system mean nothing \
              for a bind mount",

@@ -66,15 +66,14 @@ fn an_image_may_have_a_hundred_layers() {
         let snapshot = store
             .create_snapshot(&id, &image, Path::new("/owner"))
             .unwrap();
-        for mount in [
-            store.mount_image(&image).unwrap(),
-            snapshot.mount(false, None).unwrap(),
-            snapshot.mount(false, Some(userns.as_fd())).unwrap(),
-        ] {
+        let check = |mount: OwnedFd| {
             let root = root_of(&mount);
             assert_eq!(std::fs::read_to_string(root.join("all")).unwrap(), "99");
             assert_eq!(std::fs::read_dir(&root).unwrap().count(), 101);
-        }
+        };
+        check(store.mount_image(&image).unwrap());
+        check(snapshot.mount(false, Some(userns.as_fd())).unwrap());
+        check(snapshot.mount(false, None).unwrap());
         std::fs::write(
             root_of(&snapshot.mount(true, None).unwrap()).join("new"),
             "",
