@@ -3,14 +3,16 @@
 //! The directory is made under `tmp/` and appears by one rename, so it is complete or absent. Its
 //! record keeps the image's layers from being removed.
 
-use crate::driver::{DriverError, MountRequest, Upper};
+use crate::driver::{DriverError, MountRequest, RootAttributes, Upper};
 use crate::images::{ImageError, ImageRecord};
+use crate::overlay::open_mapped;
 use crate::store::{Store, StoreError};
 use carrack_spec::image::parse;
 use carrack_spec::{ContainerId, Digest};
 use rustix::fs::Mode;
 use serde::{Deserialize, Serialize};
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 const RECORD_VERSION: u32 = 2;
@@ -61,7 +63,8 @@ impl Snapshot {
 
     /// Mounts the container's root file system, attached nowhere. `volatile` gives up durability of
     /// the writable layer for speed, for a container that is removed when it ends. With a user
-    /// namespace in `idmap` the owners of files are shown by its map.
+    /// namespace in `idmap` the owners of the image's files are shown by its map; the writable layer has
+    /// those that the container's users really are.
     ///
     /// # Errors
     /// [`DriverError`] carries the kernel's message.
@@ -71,17 +74,41 @@ impl Snapshot {
         idmap: Option<BorrowedFd<'_>>,
     ) -> Result<OwnedFd, SnapshotError> {
         let lease = self.store.lease()?;
+        let upper = self.path.join("upper");
+        if let Some(userns) = idmap {
+            let root = self.store.driver().prepare(&lease, &self.layers)?;
+            shift_root(&upper, root, userns)?;
+        }
         Ok(self.store.driver().mount(&MountRequest {
             lease: &lease,
             layers: &self.layers,
             upper: Some(Upper {
-                upper: &self.path.join("upper"),
+                upper: &upper,
                 work: &self.path.join("work"),
                 volatile,
             }),
             idmap,
         })?)
     }
+}
+
+/// Gives the root of a writable layer, whose owner is still that in the image, to the one that the user
+/// namespace's map shows for it.
+fn shift_root(
+    upper: &Path,
+    root: RootAttributes,
+    userns: BorrowedFd<'_>,
+) -> Result<(), SnapshotError> {
+    let look = |path: &Path| path.metadata().map_err(StoreError::io("inspect", path));
+    let now = look(upper)?;
+    if (now.uid(), now.gid()) != (root.uid, root.gid) {
+        return Ok(());
+    }
+    let mapped = open_mapped(upper, userns).map_err(DriverError::from)?;
+    let shown = look(Path::new(&format!("/proc/self/fd/{}", mapped.as_raw_fd())))?;
+    std::os::unix::fs::chown(upper, Some(shown.uid()), Some(shown.gid()))
+        .map_err(StoreError::io("set the owner of", upper))?;
+    Ok(())
 }
 
 impl Store {

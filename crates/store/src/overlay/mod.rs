@@ -28,6 +28,7 @@ use crate::usage::Measure;
 use carrack_spec::Digest;
 pub use mount::OverlayError;
 pub(crate) use mount::mount_image;
+pub(crate) use mount::open_mapped;
 use mount::{mount_detached, mount_directory};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;

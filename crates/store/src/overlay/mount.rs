@@ -5,9 +5,9 @@
 //! containers, and a mount without an owner vanishes by itself.
 //!
 //! Directories are named to the kernel through descriptors (`/proc/self/fd/N`): no path is too long and
-//! no character of a path is special. Layers are added one by one with `lowerdir+` (Linux 6.5); an
-//! older kernel takes 13 of them in one option, and more, or what it refuses at all, goes the ways of
-//! [`placed`].
+//! no character of a path is special. Layers are added one by one with `lowerdir+` (Linux 6.5). An older
+//! kernel takes that for an option of some file system and refuses when the mount is made; it goes, as
+//! does what no kernel mounts, the ways of [`placed`].
 
 use super::{Privilege, placed};
 use crate::driver::Upper;
@@ -18,8 +18,6 @@ use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-/// fsconfig(2) refuses longer values.
-const OPTION_BYTES_MAX: usize = 255;
 /// mount(2) cuts longer options off.
 const PAGE_BYTES_MAX: usize = 4095;
 const MESSAGE_BYTES_MAX: usize = 1024;
@@ -48,7 +46,7 @@ pub enum OverlayError {
         #[source]
         source: std::io::Error,
     },
-    /// The kernel is too old for so many layers.
+    /// Too many layers for a kernel before Linux 6.5.
     #[error("this kernel cannot mount {0} layers; Linux 6.5 or newer is needed for that many")]
     TooManyLayers(usize),
     /// fuse-overlayfs does not mount, for the reason given.
@@ -94,7 +92,8 @@ impl OverlayError {
 /// Mounts `lowers` (topmost first), under `upper` when there is one.
 ///
 /// With a user namespace in `idmap`, every layer is mounted with its map of owners first, so the files
-/// stay as they are and only look as if they belonged to the container's users.
+/// stay as they are and only look as if they belonged to the container's users. What the container
+/// writes has its real owners.
 ///
 /// A directory is there for a moment, with the lease's leave, when an older kernel needs one.
 ///
@@ -109,25 +108,27 @@ pub(super) fn mount_detached(
     privilege: Privilege,
     lease: &Lease,
 ) -> Result<OwnedFd, OverlayError> {
-    let open = |path: &Path| match idmap {
+    let opened = lowers.iter().map(|path| match idmap {
         Some(userns) => open_mapped(path, userns),
         None => open(path),
-    };
-    let opened = lowers.iter().map(|path| open(path));
+    });
     let opened = opened.collect::<Result<Vec<_>, _>>()?;
-    let directories = upper.map(|u| open_upper(u, &open)).transpose()?;
-    let detached: Vec<&OwnedFd> = match idmap {
-        Some(_) => opened
-            .iter()
-            .chain(directories.iter().map(|d| &d.mount))
-            .collect(),
-        None => Vec::new(),
+    let directories = upper.map(open_upper).transpose()?;
+    let detached = match idmap {
+        Some(_) => opened.as_slice(),
+        None => &[],
     };
     let both = upper.zip(directories.as_ref());
-    let made = attached_if_need_be(&detached, &lease.temporary(), || {
+    let made = attached_if_need_be(detached, &lease.temporary(), || {
         match assemble(&opened, None, both, privilege) {
-            Err(OverlayError::Mount { source, .. }) if is_too_long(&source) => {
-                mount_by_options(&opened, both, privilege, &lease.temporary())
+            // The newer calls say more about what is wrong.
+            Err(error) if error.is_refusal() => {
+                mount_by_options(&opened, both, privilege, &lease.temporary()).map_err(|older| {
+                    match older {
+                        OverlayError::TooManyLayers(_) => older,
+                        _ => error,
+                    }
+                })
             }
             other => other,
         }
@@ -145,11 +146,7 @@ pub(super) fn mount_detached(
     }
 }
 
-fn is_too_long(error: &std::io::Error) -> bool {
-    error.raw_os_error() == Some(Errno::NAMETOOLONG.raw_os_error())
-}
-
-/// The same by mount(2), for kernels that take more layers so than otherwise.
+/// The same by mount(2), for kernels before Linux 6.5.
 fn mount_by_options(
     lowers: &[OwnedFd],
     upper: Option<(Upper<'_>, &UpperDirectories)>,
@@ -162,7 +159,7 @@ fn mount_by_options(
         options.push_str(",userxattr");
     }
     let mut flags = MountFlags::RDONLY.bits().into();
-    if let Some((request, UpperDirectories { upper, work, .. })) = upper {
+    if let Some((request, UpperDirectories { upper, work })) = upper {
         flags = 0;
         let (upper, work) = (proc_path(upper), proc_path(work));
         options.push_str(&format!(",upperdir={upper},workdir={work}"));
@@ -215,14 +212,9 @@ pub(crate) fn mount_image(
     data: &Path,
     verity: bool,
     upper: Option<Upper<'_>>,
-    idmap: Option<BorrowedFd<'_>>,
     place: &Path,
 ) -> Result<OwnedFd, OverlayError> {
-    let opener = |path: &Path| match idmap {
-        Some(userns) => open_mapped(path, userns),
-        None => open(path),
-    };
-    let directories = upper.map(|u| open_upper(u, &opener)).transpose()?;
+    let directories = upper.map(open_upper).transpose()?;
     let upper = upper.zip(directories.as_ref());
     let directory = open(data)?;
     let layer = [layer];
@@ -234,9 +226,7 @@ pub(crate) fn mount_image(
         };
         assemble(&layer, Some(data), upper, Privilege::Root)
     };
-    let mapped = directories.as_ref().filter(|_| idmap.is_some());
-    let detached: Vec<&OwnedFd> = layer.iter().chain(mapped.map(|d| &d.mount)).collect();
-    attached_if_need_be(&detached, place, || match mount(verity) {
+    attached_if_need_be(&layer, place, || match mount(verity) {
         Err(error) if !verity && error.is_refusal() => mount(true),
         other => other,
     })
@@ -246,7 +236,7 @@ pub(crate) fn mount_image(
 /// long as the call takes: before Linux 6.15 overlayfs takes none that are not attached. What it took
 /// is its own.
 fn attached_if_need_be(
-    detached: &[&OwnedFd],
+    detached: &[OwnedFd],
     place: &Path,
     mount: impl Fn() -> Result<OwnedFd, OverlayError>,
 ) -> Result<OwnedFd, OverlayError> {
@@ -266,7 +256,7 @@ struct Attached {
 }
 
 impl Attached {
-    fn new(mounts: &[&OwnedFd], directory: &Path) -> Result<Self, OverlayError> {
+    fn new(mounts: &[OwnedFd], directory: &Path) -> Result<Self, OverlayError> {
         let make = |path: &Path| {
             rustix::fs::mkdir(path, Mode::from_raw_mode(0o700)).map_err(|e| OverlayError::Open {
                 path: path.to_owned(),
@@ -353,9 +343,13 @@ fn assemble(
             set("verity", "require").map_err(failed("verity"))?;
         }
     }
-    let directory = data.as_ref().map(|d| d.directory);
-    add_lowers(lowers, directory, &set).map_err(failed("lowerdir"))?;
-    if let Some((_, UpperDirectories { upper, work, .. })) = upper {
+    for lower in lowers {
+        set("lowerdir+", &proc_path(lower)).map_err(failed("lowerdir+"))?;
+    }
+    if let Some(data) = &data {
+        set("datadir+", &proc_path(data.directory)).map_err(failed("datadir+"))?;
+    }
+    if let Some((_, UpperDirectories { upper, work })) = upper {
         set("upperdir", &proc_path(upper)).map_err(failed("upperdir"))?;
         set("workdir", &proc_path(work)).map_err(failed("workdir"))?;
     }
@@ -374,46 +368,17 @@ fn assemble(
 struct UpperDirectories {
     upper: OwnedFd,
     work: OwnedFd,
-    /// A detached mount is taken apart when its own descriptor is closed.
-    mount: OwnedFd,
 }
 
-/// Both directories on one mount, as overlayfs wants.
-fn open_upper(
-    upper: Upper<'_>,
-    open: &impl Fn(&Path) -> Result<OwnedFd, OverlayError>,
-) -> Result<UpperDirectories, OverlayError> {
-    let (Some(parent), Some(first), Some(second)) = (
-        upper
-            .upper
-            .parent()
-            .filter(|p| Some(*p) == upper.work.parent()),
-        upper.upper.file_name(),
-        upper.work.file_name(),
-    ) else {
-        return Err(OverlayError::Open {
-            path: upper.work.to_owned(),
-            source: std::io::ErrorKind::InvalidInput.into(),
-        });
-    };
-    let parent = open(parent)?;
-    let child = |name: &std::ffi::OsStr, path: &Path| {
-        rustix::fs::openat(&parent, name, DIRECTORY, Mode::empty()).map_err(|e| {
-            OverlayError::Open {
-                path: path.to_owned(),
-                source: e.into(),
-            }
-        })
-    };
+fn open_upper(upper: Upper<'_>) -> Result<UpperDirectories, OverlayError> {
     Ok(UpperDirectories {
-        upper: child(first, upper.upper)?,
-        work: child(second, upper.work)?,
-        mount: parent,
+        upper: open(upper.upper)?,
+        work: open(upper.work)?,
     })
 }
 
 /// A detached mount of the directory whose owners are shown by the user namespace's map.
-fn open_mapped(path: &Path, userns: BorrowedFd<'_>) -> Result<OwnedFd, OverlayError> {
+pub(crate) fn open_mapped(path: &Path, userns: BorrowedFd<'_>) -> Result<OwnedFd, OverlayError> {
     let failed = |source: std::io::Error| OverlayError::Map {
         path: path.to_owned(),
         source,
@@ -429,35 +394,6 @@ fn open_mapped(path: &Path, userns: BorrowedFd<'_>) -> Result<OwnedFd, OverlayEr
     carrack_sys::mount::mount_setattr(tree.as_fd(), false, &attribute)
         .map_err(|e| failed(e.into()))?;
     Ok(tree)
-}
-
-fn add_lowers(
-    lowers: &[OwnedFd],
-    data: Option<&OwnedFd>,
-    set: &impl Fn(&'static str, &str) -> Result<(), Errno>,
-) -> Result<(), Errno> {
-    let mut left = lowers.iter();
-    let Some(first) = left.next() else {
-        return Err(Errno::INVAL);
-    };
-    match set("lowerdir+", &proc_path(first)) {
-        Ok(()) => {
-            left.try_for_each(|fd| set("lowerdir+", &proc_path(fd)))?;
-            data.map_or(Ok(()), |fd| set("datadir+", &proc_path(fd)))
-        }
-        Err(Errno::INVAL) => {
-            let all: Vec<String> = lowers.iter().map(proc_path).collect();
-            let mut all = all.join(":");
-            if let Some(data) = data {
-                all = format!("{all}::{}", proc_path(data));
-            }
-            if all.len() > OPTION_BYTES_MAX {
-                return Err(Errno::NAMETOOLONG);
-            }
-            set("lowerdir", &all)
-        }
-        Err(error) => Err(error),
-    }
 }
 
 fn open(path: &Path) -> Result<OwnedFd, OverlayError> {

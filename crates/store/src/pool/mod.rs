@@ -85,7 +85,6 @@ impl Driver for PoolDriver {
             data,
             self.pool.verity(),
             request.upper,
-            request.idmap,
             &request.lease.temporary(),
         )?)
     }

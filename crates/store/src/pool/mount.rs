@@ -14,6 +14,14 @@ pub enum ErofsError {
         "this kernel has no EROFS, which the storage driver \"pool\" needs; load the module erofs, or make the store with the driver \"overlay\""
     )]
     Missing,
+    /// The kernel does not take the image.
+    #[error(
+        "the kernel does not take the image {path}: it is damaged (see `carrack system check`), or Linux is older than 6.5, which the storage driver \"pool\" needs"
+    )]
+    Refused {
+        /// The image.
+        path: PathBuf,
+    },
     /// A file cannot be mounted.
     #[error(
         "this kernel mounts EROFS from block devices only (files: Linux 6.12), and no loop device could be set up for {path}"
@@ -95,7 +103,12 @@ fn create(path: &Path, source: &Path) -> Result<OwnedFd, ErofsError> {
     rustix::mount::fsconfig_set_string(fs.as_fd(), "source", source).map_err(failed("source"))?;
     // Else a loop device would be opened for writing.
     rustix::mount::fsconfig_set_flag(fs.as_fd(), "ro").map_err(failed("ro"))?;
-    rustix::mount::fsconfig_create(fs.as_fd()).map_err(failed("create"))?;
+    rustix::mount::fsconfig_create(fs.as_fd()).map_err(|e| match e {
+        Errno::INVAL => ErofsError::Refused {
+            path: path.to_owned(),
+        },
+        e => failed("create")(e),
+    })?;
     rustix::mount::fsmount(
         fs.as_fd(),
         FsMountFlags::FSMOUNT_CLOEXEC,

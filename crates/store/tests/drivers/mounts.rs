@@ -22,12 +22,12 @@ fn user_namespace() -> (std::fs::File, std::process::Child) {
 
 #[test]
 fn owners_are_shown_by_the_map_of_a_user_namespace() {
-    require!(carrack_testkit::skip::root());
+    require!(skip::root());
     let mut owned = large("owned", b'o', 10_000);
     (owned.0.uid, owned.0.gid) = (7, 8);
     let base = vec![dir("./"), owned, file("small", "s")];
     let (userns, mut child) = user_namespace();
-    for driver in [DriverKind::Overlay, DriverKind::Pool] {
+    for driver in drivers() {
         let temp = tempfile::tempdir().unwrap();
         let Loaded { store, image } =
             load(temp.path(), driver, std::slice::from_ref(&base)).unwrap();
@@ -35,7 +35,7 @@ fn owners_are_shown_by_the_map_of_a_user_namespace() {
         let snapshot = store
             .create_snapshot(&id, &image, Path::new("/owner"))
             .unwrap();
-        let mount = snapshot.mount(true, Some(userns.as_fd())).unwrap();
+        let mount = snapshot.mount(false, Some(userns.as_fd())).unwrap();
         let found = look(&mount);
         assert!(
             found["/owned"].starts_with("100644 100007:100008"),
@@ -46,6 +46,24 @@ fn owners_are_shown_by_the_map_of_a_user_namespace() {
             "{found:?}"
         );
         assert!(found["/"].starts_with("40755 100000:100000"), "{found:?}");
+        // Root of the namespace writes there, as what it is outside.
+        let script = "cd -P /proc/self/fd/0 && echo x >new && echo x >>owned && rm small && ls -n";
+        let output = std::process::Command::new("nsenter")
+            .arg(format!("--user=/proc/{}/ns/user", child.id()))
+            .args(["--setuid", "0", "--setgid", "0", "sh", "-c", script])
+            .stdin(mount)
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "{driver:?} {output:?}");
+        assert!(text.contains(" 7 8 ") && !text.contains("small"), "{text}");
+        let upper = store.snapshot_path(&id).join("upper");
+        for (name, owner) in [("", 100_000), ("new", 100_000), ("owned", 100_007)] {
+            assert_eq!(upper.join(name).metadata().unwrap().uid(), owner, "{name}");
+        }
+        // A second mount changes no owner again.
+        drop(snapshot.mount(false, Some(userns.as_fd())).unwrap());
+        assert_eq!(upper.metadata().unwrap().uid(), 100_000);
     }
     drop(child.stdin.take());
     child.wait().unwrap();
@@ -54,12 +72,12 @@ fn owners_are_shown_by_the_map_of_a_user_namespace() {
 /// More layers than one option of fsconfig(2) holds, which before Linux 6.5 is all that it takes.
 #[test]
 fn an_image_may_have_a_hundred_layers() {
-    require!(carrack_testkit::skip::root());
+    require!(skip::root());
     let layers: Vec<_> = (0..100)
         .map(|n| vec![file(&format!("of-{n}"), "x"), file("all", &n.to_string())])
         .collect();
     let (userns, mut child) = user_namespace();
-    for driver in [DriverKind::Overlay, DriverKind::Pool] {
+    for driver in drivers() {
         let temp = tempfile::tempdir().unwrap();
         let Loaded { store, image } = load(temp.path(), driver, &layers).unwrap();
         let id: ContainerId = "box".parse().unwrap();
