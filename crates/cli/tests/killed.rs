@@ -214,7 +214,9 @@ fn a_kill_at_any_moment_loses_nothing() {
 
 /// Runs a command that gets a signal at the `count`th write(2) of one of its threads; true when that ended it.
 fn ended_at_write(command: &Command, signal: &str, count: u32) -> bool {
-    let mut traced = Command::new("strace");
+    // A test run in the background of a shell has SIGINT ignored.
+    let mut traced = Command::new("env");
+    traced.args(["--default-signal=INT,TERM", "strace"]);
     traced.args(["-f", "-qq", "-o", "/dev/null", "-e", "trace=write", "-e"]);
     traced.arg(format!("inject=write:signal={signal}:when={count}"));
     traced.arg(command.get_program()).args(command.get_args());

@@ -670,7 +670,7 @@ mod tests {
             r#"{"destination":"/","type":"tmpfs"}"#,
             r#"{"destination":"/x","type":"bind"}"#,
             r#"{"destination":"/x","type":"bind","source":"/tmp","options":["readonly"]}"#,
-            r#"{"destination":"/x","source":"/tmp","options":["rbind","size=1m"]}"#,
+            r#"{"destination":"/x","source":"/tmp","options":["rbind","sise"]}"#,
             r#"{"destination":"/x","source":"/tmp","options":["rbind","tmpcopyup"]}"#,
             r#"{"destination":"/proc/sys","type":"bind","source":"/tmp"}"#,
             r#"{"destination":"/x","type":"ext4","options":["tmpcopyup"]}"#,
