@@ -170,7 +170,25 @@ fn mount_by_options(
     if options.len() > PAGE_BYTES_MAX {
         return Err(OverlayError::TooManyLayers(lowers.len()));
     }
-    placed::by_options(&options, flags, place)
+    unmarked(upper.map(|(upper, _)| upper), || {
+        placed::by_options(&options, flags, place)
+    })
+}
+
+/// Mounts. A volatile mount marks the writable layer, which the kernel then mounts no more, and does so
+/// also when it fails afterwards: such a mark is taken away.
+fn unmarked<T>(
+    upper: Option<Upper<'_>>,
+    mount: impl FnOnce() -> Result<T, OverlayError>,
+) -> Result<T, OverlayError> {
+    let mark = upper.filter(|upper| upper.volatile);
+    let mark = mark.map(|upper| upper.work.join("work/incompat/volatile"));
+    let mark = mark.filter(|mark| !mark.exists());
+    let mounted = mount();
+    if let (Err(_), Some(mark)) = (&mounted, mark) {
+        let _ = std::fs::remove_dir(mark);
+    }
+    mounted
 }
 
 /// Mounts one directory as it is, read-only.
@@ -356,7 +374,9 @@ fn assemble(
     if upper.is_some_and(|(u, _)| u.volatile) {
         flag("volatile").map_err(failed("volatile"))?;
     }
-    rustix::mount::fsconfig_create(fs.as_fd()).map_err(failed("create"))?;
+    unmarked(upper.map(|(upper, _)| upper), || {
+        rustix::mount::fsconfig_create(fs.as_fd()).map_err(failed("create"))
+    })?;
     let attributes = match upper {
         Some(_) => MountAttrFlags::empty(),
         None => MountAttrFlags::MOUNT_ATTR_RDONLY,

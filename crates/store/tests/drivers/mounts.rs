@@ -97,6 +97,9 @@ fn an_image_may_have_a_hundred_layers() {
             "",
         )
         .unwrap();
+        let id: ContainerId = "other".parse().unwrap();
+        let other = store.create_snapshot(&id, &image, Path::new("/owner"));
+        check(other.unwrap().mount(true, Some(userns.as_fd())).unwrap());
         let left = std::fs::read_dir(temp.path().join(driver.name()).join("tmp"));
         assert_eq!(left.unwrap().count(), 0, "left below tmp");
     }
