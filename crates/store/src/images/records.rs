@@ -1,4 +1,4 @@
-//! Reads all image records: in shares, on several processors when there are many.
+//! Reads all image records, with three calls for each.
 //!
 //! They are read each time: there is no list of them beside the files that a crash could leave behind the
 //! truth. Who removes or replaces one meanwhile is seen or not; each record is whole.
@@ -14,9 +14,6 @@ use std::path::PathBuf;
 
 /// What one read takes; records are smaller unless they have hundreds of layers.
 const READ_BYTES: usize = 16 << 10;
-/// Fewer records than these take less time than a thread needs to begin.
-const SHARE_MIN: usize = 100;
-const THREADS_MAX: usize = 4;
 
 /// Records, and those that cannot be read.
 type Read = (Vec<Found>, Vec<ImageError>);
@@ -34,7 +31,7 @@ impl Store {
             let name = entry.file_name().to_str().ok();
             names.extend(name.filter(|n| n.ends_with(".json")).map(str::to_owned));
         }
-        Ok(Records { path, directory }.read_all(&names))
+        Ok(Records { path, directory }.read(&names))
     }
 }
 
@@ -45,34 +42,6 @@ struct Records {
 }
 
 impl Records {
-    fn read_all(&self, names: &[String]) -> Read {
-        let threads = match names.len() / SHARE_MIN {
-            0 | 1 => 1,
-            shares => shares.min(processors()).min(THREADS_MAX),
-        };
-        let mut shares = names.chunks(names.len().div_ceil(threads).max(1));
-        let own = shares.next().unwrap_or_default();
-        std::thread::scope(|scope| {
-            let begin = |share| {
-                let thread = std::thread::Builder::new();
-                (share, thread.spawn_scoped(scope, move || self.read(share)))
-            };
-            let others: Vec<_> = shares.map(begin).collect();
-            let mut all = self.read(own);
-            for (share, thread) in others {
-                let (found, bad) = match thread.map(|t| t.join()) {
-                    Ok(Ok(read)) => read,
-                    Ok(Err(panic)) => std::panic::resume_unwind(panic),
-                    // Without a thread it takes longer, nothing else.
-                    Err(_) => self.read(share),
-                };
-                all.0.extend(found);
-                all.1.extend(bad);
-            }
-            all
-        })
-    }
-
     fn read(&self, names: &[String]) -> Read {
         let mut buffer = Vec::with_capacity(READ_BYTES);
         let (mut found, mut bad) = (Vec::with_capacity(names.len()), Vec::new());
@@ -96,12 +65,6 @@ impl Records {
         fill(&file, buffer).map_err(|e| failed("read", e))?;
         parse(self.path.join(name), buffer).map(Some)
     }
-}
-
-/// Processors that this program may use.
-fn processors() -> usize {
-    let set = rustix::thread::sched_getaffinity(None);
-    set.map_or(1, |set| set.count() as usize).max(1)
 }
 
 /// One call for a short file: a read that leaves room in the buffer has met the end.
