@@ -186,7 +186,7 @@ fn unmarked<T>(
     let mark = mark.filter(|mark| !mark.exists());
     let mounted = mount();
     if let (Err(_), Some(mark)) = (&mounted, mark) {
-        let _ = std::fs::remove_dir(mark);
+        let _ = std::fs::remove_dir_all(mark);
     }
     mounted
 }
