@@ -227,13 +227,7 @@ fn ended_at_write(command: &Command, signal: &str, count: u32) -> bool {
 #[test]
 fn an_archive_that_is_being_saved_when_carrack_ends_leaves_nothing() {
     let world = require!(World::new());
-    let strace = require!(skip::program("strace"));
-    let works = Command::new(strace)
-        .args(["-qq", "-e", "trace=none", "true"])
-        .output();
-    if !works.is_ok_and(|output| output.status.success()) {
-        carrack_testkit::skip!("strace cannot trace here");
-    }
+    require!(skip::strace());
     let directory = world.path("saved");
     let file = directory.join("a.tar");
     let place = format!("oci-archive:{}:x", file.display());

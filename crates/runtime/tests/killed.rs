@@ -70,13 +70,7 @@ fn left_after_delete(runtime: &Runtime, bundle: &Bundle, id: &str) -> Vec<String
 #[test]
 fn a_create_killed_at_any_step_can_be_deleted_without_a_trace() {
     let runtime = require!(common::runtime());
-    let strace = require!(skip::program("strace"));
-    let works = Command::new(strace)
-        .args(["-qq", "-e", "trace=none", "true"])
-        .output();
-    if !works.is_ok_and(|output| output.status.success()) {
-        carrack_testkit::skip!("strace cannot trace here");
-    }
+    require!(skip::strace());
     let bundle = require!(bundle());
     bundle.write();
     // The first of all makes what later ones find: the cache of compiled filters.

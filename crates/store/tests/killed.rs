@@ -112,13 +112,7 @@ fn assert_whole(root: &Path, how: &str) {
 #[test]
 fn a_kill_at_any_step_leaves_a_valid_store() {
     require!(skip::root());
-    let strace = require!(skip::program("strace"));
-    let works = Command::new(strace)
-        .args(["-qq", "-e", "trace=none", "true"])
-        .output();
-    if !works.is_ok_and(|output| output.status.success()) {
-        carrack_testkit::skip!("strace cannot trace here");
-    }
+    require!(skip::strace());
     let temp = tempfile::tempdir().unwrap();
     archive(temp.path(), "new", 6);
     let kept = archive(temp.path(), "kept", 6);

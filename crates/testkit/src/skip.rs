@@ -68,6 +68,17 @@ pub fn program(name: &str) -> Result<PathBuf, Skip> {
         .ok_or_else(|| Skip::new(format!("{name} is not installed")))
 }
 
+/// The test needs strace, and leave to trace.
+pub fn strace() -> Result<(), Skip> {
+    let works = std::process::Command::new(program("strace")?)
+        .args(["-qq", "-e", "trace=none", "true"])
+        .output();
+    match works {
+        Ok(output) if output.status.success() => Ok(()),
+        _ => Err(Skip::new("strace cannot trace here")),
+    }
+}
+
 /// The test needs a file or directory of the kernel or the system.
 pub fn exists(path: impl AsRef<Path>) -> Result<(), Skip> {
     let path = path.as_ref();

@@ -4,8 +4,8 @@
 //! make a directory ─► mount on it ─► clone the mount, detached ─► unmount, remove the directory
 //! ```
 //!
-//! Two ways to mount need a place for a moment. mount(2) takes a page of options, where the newer calls
-//! take 255 bytes before Linux 6.5, which is not enough for 14 layers. And fuse-overlayfs, a program,
+//! Two ways to mount need a place for a moment: mount(2), which kernels before Linux 6.5 take layers
+//! from (a page of options: some two hundred); and fuse-overlayfs, a program, which
 //! does the work where the kernel refuses to: below another overlay (the root of most containers), on
 //! a network file system, and in a user namespace before Linux 5.11. It reads whiteouts and opaque
 //! directories as the kernel does, serves as long as there is a mount of it, and ends by itself.

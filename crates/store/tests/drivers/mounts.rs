@@ -69,7 +69,7 @@ fn owners_are_shown_by_the_map_of_a_user_namespace() {
     child.wait().unwrap();
 }
 
-/// More layers than one option of fsconfig(2) holds, which before Linux 6.5 is all that it takes.
+/// Before Linux 6.5 layers are options of mount(2), a page of them.
 #[test]
 fn an_image_may_have_a_hundred_layers() {
     require!(skip::root());
